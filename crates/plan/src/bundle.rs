@@ -1,0 +1,74 @@
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+/// Why `config.json` of a bundle could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file could not be opened or read.
+    #[error("cannot open {path}")]
+    Open {
+        /// Path of the file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no OCI runtime configuration.
+    #[error("{path}: field `{field}`: {reason}")]
+    Parse {
+        /// Path of the file.
+        path: PathBuf,
+        /// Path of the field inside the document, e.g. `process.user.uid`; `.` is the document.
+        field: String,
+        /// What is wrong with it, with line and column.
+        reason: String,
+    },
+}
+
+/// Reads `config.json` of the bundle (OCI runtime-spec, "Configuration").
+///
+/// # Errors
+/// [`BundleError::Open`] where the file cannot be read, [`BundleError::Parse`] where it is not
+/// JSON or a field has the wrong type; the error names the field.
+pub fn read_spec(bundle: &Path) -> Result<Spec, BundleError> {
+    let path = bundle.join("config.json");
+    let file = File::open(&path).map_err(|source| BundleError::Open {
+        path: path.clone(),
+        source,
+    })?;
+    let mut json = serde_json::Deserializer::from_reader(BufReader::new(file));
+    serde_path_to_error::deserialize(&mut json).map_err(|error| BundleError::Parse {
+        path,
+        field: error.path().to_string(),
+        reason: error.inner().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_named() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        std::fs::write(
+            dir.path().join("config.json"),
+            r#"{"ociVersion":"1.1.0","process":{"cwd":"/","args":["a"],"user":{"uid":"zero","gid":0}}}"#,
+        )
+        .expect("write config.json");
+        let error = read_spec(dir.path())
+            .expect_err("uid is a string")
+            .to_string();
+        assert!(error.contains("process.user.uid"), "{error}");
+        assert!(error.contains("config.json"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let error = read_spec(dir.path()).expect_err("no file").to_string();
+        assert!(error.contains("config.json"), "{error}");
+    }
+}

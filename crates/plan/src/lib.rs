@@ -1,0 +1,36 @@
+//! What a container is to be: the OCI bundle, the pod's annotations and the runtime options
+//! become one typed [`Plan`], or an error that names the field at fault.
+//!
+//! Pure data. Nothing here touches the system beyond reading `config.json` of the bundle, and
+//! nothing here knows wasmtime or containerd. [`JailPlan`] and [`GuestPlan`] are the parts that
+//! travel to the runner; they hold plain types only, so that the wire needs no self-describing
+//! format.
+#![forbid(unsafe_code)]
+
+mod annotations;
+mod bundle;
+mod container;
+mod digest;
+mod entry;
+mod exit;
+mod grants;
+mod guest;
+mod http;
+mod jail;
+mod node;
+mod options;
+
+pub use annotations::{Annotations, IMAGE_NAME, ON_SANDBOX, PREFIX};
+pub use bundle::{BundleError, read_spec};
+pub use container::{CgroupPlan, ContainerId, Plan, PlanError, Role};
+pub use digest::{Digest, DigestError};
+pub use entry::Entry;
+pub use exit::ExitCode;
+pub use grants::{Access, Mounted, Preopen, preopens};
+pub use guest::{GuestLimits, GuestPlan, Network};
+pub use http::HttpListen;
+pub use jail::{
+    Isolation, JailPlan, MountPlan, MountSource, Namespace, Propagation, Rlimit, Sysctl, User,
+};
+pub use node::{CompileConfig, NodeConfig, NodeConfigError, StoreConfig};
+pub use options::{CgroupDriver, Options};
