@@ -1,0 +1,353 @@
+//! The server in front of a guest: HTTP/1.1 and HTTP/2 without TLS (h2c, with prior knowledge)
+//! on one port, and an orderly end.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use plan::ExitCode;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, oneshot, watch};
+use wasmtime_wasi_http::handler::{InstantiationError, ProxyHandler, ProxyPre, TrapOrPanicError};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use crate::command::say;
+use crate::config::INSTANCES;
+use crate::ending::{judge, line};
+use crate::grants::Grants;
+use crate::http::worker::{Obituary, Workers};
+use crate::limits::Budget;
+use crate::state::ComponentState;
+
+/// Threads that run guests. A pod that waits for requests should cost little on a node with
+/// many cores, and who needs more throughput than so many cores give runs more pods.
+const MAX_THREADS: usize = 8;
+/// Connections that the kernel holds until they are accepted; it takes its own limit if less.
+const BACKLOG: u32 = 1024;
+/// How long a client may take for the header of a request.
+const HEADER: Duration = Duration::from_secs(30);
+/// Pause after an error of `accept` that concerns the process (too many open files): the next
+/// attempt would fail the same way.
+const BREATH: Duration = Duration::from_millis(50);
+/// What a client sends first that speaks HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Exit code of a process that a signal ended, less the signal's number.
+const SIGNALLED: i32 = 128;
+
+/// How many threads a server is to have: as many as its cgroup and affinity let run at once.
+/// Asks `/proc`, so it has to be asked before the jail.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_THREADS)
+}
+
+/// A program that serves.
+pub(crate) struct Served {
+    pub(crate) pre: ProxyPre<ComponentState>,
+    pub(crate) address: SocketAddr,
+    /// Of [`threads`].
+    pub(crate) threads: usize,
+}
+
+/// Serves until a signal comes; gives the exit code of the container.
+pub(crate) fn serve(served: &Served, grants: Grants, budget: Arc<Budget>) -> i32 {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(served.threads)
+        .enable_all()
+        .build();
+    let result = runtime.and_then(|runtime| {
+        let result = runtime.block_on(run(served, grants, budget));
+        runtime.shutdown_background();
+        result
+    });
+    result.unwrap_or_else(|error| {
+        say(&line(&format!(
+            "cannot listen on {}: {error}",
+            served.address
+        )));
+        ExitCode::NotRunnable.into()
+    })
+}
+
+async fn run(served: &Served, grants: Grants, budget: Arc<Budget>) -> io::Result<i32> {
+    let mut signals = Signals::new()?;
+    // A directory that cannot be opened fails the container now and not every request later.
+    if let Err(error) = grants.builder(crate::grants::Threads::Shared) {
+        say(&line(&error.to_string()));
+        return Ok(ExitCode::NotRunnable.into());
+    }
+    let listener = listen(served.address)?;
+    let (stop, stopping) = watch::channel(false);
+    let places = Arc::new(Semaphore::new(INSTANCES as usize));
+    let server = Arc::new(Server {
+        workers: ProxyHandler::new(Workers {
+            pre: again(&served.pre),
+            grants,
+            budget: Arc::clone(&budget),
+            places: Arc::clone(&places),
+            stopping: stopping.clone(),
+        }),
+        budget,
+    });
+    let connections = GracefulShutdown::new();
+    let greet = |stream: TcpStream| {
+        let server = Arc::clone(&server);
+        tokio::spawn(connection(
+            server,
+            stream,
+            connections.watcher(),
+            stopping.clone(),
+        ));
+    };
+
+    loop {
+        tokio::select! {
+            biased;
+            _ = signals.next() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => greet(stream),
+                Err(error) if concerns_the_process(&error) => tokio::time::sleep(BREATH).await,
+                // The client was gone before it was accepted.
+                Err(_) => {}
+            },
+        }
+    }
+
+    // Clients that the kernel already told they are connected would lose their request if the
+    // socket were closed now.
+    while let Some(stream) = accept_now(&listener).await {
+        greet(stream);
+    }
+    drop(listener);
+    let _ = stop.send(true);
+    let drained = async {
+        connections.shutdown().await;
+        // Guests may work on after their answer.
+        let _ = places.acquire_many(INSTANCES).await;
+    };
+    tokio::select! {
+        () = drained => Ok(0),
+        signal = signals.next() => Ok(SIGNALLED + signal),
+    }
+}
+
+/// The same once more; both kinds share what is behind them.
+fn again(pre: &ProxyPre<ComponentState>) -> ProxyPre<ComponentState> {
+    match pre {
+        ProxyPre::P2(pre) => ProxyPre::P2(pre.clone()),
+        ProxyPre::P3(pre) => ProxyPre::P3(pre.clone()),
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // A restarted container takes its port back at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn concerns_the_process(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    !matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+/// A connection that waits in the kernel, if there is one.
+async fn accept_now(listener: &TcpListener) -> Option<TcpStream> {
+    poll_fn(|cx| {
+        Poll::Ready(match listener.poll_accept(cx) {
+            Poll::Ready(Ok((stream, _))) => Some(stream),
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// The signals that end a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one and gives its number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}
+
+struct Server {
+    workers: ProxyHandler<Workers>,
+    budget: Arc<Budget>,
+}
+
+async fn connection(
+    server: Arc<Server>,
+    stream: TcpStream,
+    watcher: Watcher,
+    mut stopping: watch::Receiver<bool>,
+) {
+    // Answers are written when they are complete; waiting for more only delays them.
+    let _ = stream.set_nodelay(true);
+    let speaks_http2 = tokio::select! {
+        biased;
+        version = speaks_http2(&stream) => version.unwrap_or(false),
+        // It never asked for anything.
+        _ = stopping.wait_for(|stopping| *stopping) => return,
+    };
+    let service = service_fn(move |request| {
+        let server = Arc::clone(&server);
+        async move { Ok::<_, Infallible>(server.answer(request).await) }
+    });
+    let io = TokioIo::new(stream);
+    // Errors of a connection are the client's: there is nobody to tell.
+    if speaks_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new());
+        let _ = watcher.watch(builder.serve_connection(io, service)).await;
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER)
+            .half_close(true);
+        let _ = watcher.watch(builder.serve_connection(io, service)).await;
+    }
+}
+
+/// Looks at the first bytes without taking them. hyper-util can tell the two apart as well, but
+/// drops a connection that is still undecided when the server ends, with the request in it.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut start = [0; PREFACE.len()];
+    let mut seen = 0;
+    let patience = tokio::time::Instant::now() + HEADER;
+    loop {
+        let count = tokio::time::timeout_at(patience, stream.peek(&mut start)).await??;
+        if count == 0 || start[..count] != PREFACE[..count] {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        if count == seen {
+            // Part of the preface, and the rest on its way: the socket stays readable, so there
+            // is no event to wait for.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if tokio::time::Instant::now() >= patience {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        seen = count;
+    }
+}
+
+impl Server {
+    async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
+        let asked = format!("{} {}", request.method(), request.uri().path());
+        let request = match for_guest(request) {
+            Ok(request) => request,
+            Err(reason) => return plain(StatusCode::BAD_REQUEST, reason),
+        };
+        let (obituary, end) = oneshot::channel();
+        match self.workers.handle(obituary, request).await {
+            Ok(response) => response,
+            Err(error) => {
+                let mut reason = self.reason(&error);
+                // The call was cut off, by a trap that only the instance knows.
+                if is_vague(&error)
+                    && let Ok(Some(known)) = end.await
+                {
+                    reason = known;
+                }
+                say(&line(&format!("{reason} ({asked})")));
+                plain(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the application failed\n",
+                )
+            }
+        }
+    }
+
+    fn reason(&self, error: &wasmtime::Error) -> String {
+        let judged = match error.downcast_ref::<InstantiationError<Obituary>>() {
+            Some(failed) => judge(&failed.error, &self.budget),
+            None => judge(error, &self.budget),
+        };
+        match judged {
+            Ok(code) => format!("the guest exited with code {code} instead of answering"),
+            Err(failure) => failure.reason,
+        }
+    }
+}
+
+/// Whether the error says only that no answer came.
+fn is_vague(error: &wasmtime::Error) -> bool {
+    error.is::<TrapOrPanicError>()
+        || error
+            .root_cause()
+            .to_string()
+            .starts_with("guest never invoked")
+}
+
+/// The request as WASI has it: with scheme and authority, wherever the client wrote them.
+fn for_guest(request: Request<Incoming>) -> Result<Request<WasiBody>, &'static str> {
+    let (mut parts, body) = request.into_parts();
+    let mut uri = parts.uri.into_parts();
+    if uri.authority.is_none() {
+        let host = parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
+        let authority = host.ok_or("a request needs a host\n")?;
+        uri.authority =
+            Some(Authority::try_from(authority).map_err(|_| "the host is not valid\n")?);
+    }
+    uri.scheme = Some(Scheme::HTTP);
+    if uri.path_and_query.is_none() {
+        uri.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    parts.uri = Uri::from_parts(uri).map_err(|_| "the request target is not valid\n")?;
+    Ok(Request::from_parts(
+        parts,
+        body.map_err(Error::from).boxed_unsync(),
+    ))
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<WasiBody> {
+    let body = Full::new(Bytes::from_static(text.as_bytes()));
+    let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}

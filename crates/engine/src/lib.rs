@@ -1,0 +1,29 @@
+//! The engine: wasmtime, behind a door that knows plans and nothing of containers.
+//!
+//! The way of a program: [`compile`] makes an artifact of guest bytes (once per node, in a
+//! bounded process of its own); [`Program::load`] maps an artifact; [`Program::link`] finds what
+//! it imports, what is to be called, and refuses what cannot run; [`Linked::run`] gives it its
+//! grants and runs it to its exit code.
+//!
+//! `unsafe` is in one place: [`Program::load`], which trusts the artifact.
+#![deny(unsafe_code)]
+
+mod command;
+mod compile;
+mod config;
+mod ending;
+mod entry;
+mod fingerprint;
+mod grants;
+mod http;
+mod imports;
+mod limits;
+mod link;
+mod program;
+mod state;
+mod stdio;
+
+pub use compile::{CompileError, Kind, compile};
+pub use fingerprint::fingerprint;
+pub use link::{LinkError, Linked};
+pub use program::{LoadError, Program};

@@ -1,0 +1,301 @@
+use std::fs::File;
+use std::mem::ManuallyDrop;
+
+use plan::{ExitCode, GuestPlan, Preopen};
+use wasmtime::component::{self, Component};
+use wasmtime::{Engine, InstancePre, Module};
+use wasmtime_wasi::{I32Exit, p2, p3};
+use wasmtime_wasi_http::handler::ProxyPre;
+use wasmtime_wasi_http::{p2 as http2, p3 as http3};
+
+use crate::compile::{Kind, one_line};
+use crate::entry::{self, ComponentCall};
+use crate::grants::Grants;
+use crate::http;
+use crate::limits::Budget;
+use crate::program::{Code, Program};
+use crate::state::{ComponentState, ModuleState};
+use crate::{command, config, imports, program};
+
+/// A program whose imports are found and whose entry point is known: everything that can be
+/// wrong with it before it runs has been asked.
+pub struct Linked {
+    engine: Engine,
+    call: Call,
+    /// Kept for its lock ([`Program`]).
+    _artifact: File,
+}
+
+enum Call {
+    Module {
+        pre: InstancePre<ModuleState>,
+        export: String,
+    },
+    Cli2(p2::bindings::CommandPre<ComponentState>),
+    Cli3(p3::bindings::CommandPre<ComponentState>),
+    Export {
+        pre: component::InstancePre<ComponentState>,
+        name: String,
+    },
+    Http(http::Served),
+}
+
+/// Why a program cannot run. Each message is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It imports what we do not have.
+    #[error("the program imports {names}, which does not exist here: {hint}")]
+    MissingImport {
+        /// The imports, quoted.
+        names: String,
+        /// Where they would come from and what to do.
+        hint: String,
+    },
+    /// It imports something of ours in another shape.
+    #[error("the program's imports do not fit: {reason}")]
+    Mismatch {
+        /// What wasmtime said.
+        reason: String,
+    },
+    /// There is nothing to call.
+    #[error(
+        "the program has no entry point: {rule}; this one exports {exports}; name a function without parameters as `#function`"
+    )]
+    NoEntry {
+        /// What a program exports.
+        rule: &'static str,
+        /// What this one exports, quoted.
+        exports: String,
+    },
+    /// The function that was asked for is not there.
+    #[error("the program has no function `{name}`; it exports {exports}")]
+    NoSuchExport {
+        /// What was asked for.
+        name: String,
+        /// The functions that there are, quoted.
+        exports: String,
+    },
+    /// The function that was asked for wants arguments.
+    #[error(
+        "the function `{name}` takes parameters ({params}); only functions without any can be called"
+    )]
+    Parameters {
+        /// What was asked for.
+        name: String,
+        /// Its parameters.
+        params: String,
+    },
+    /// It serves HTTP, and nobody knows where.
+    #[error("{0}")]
+    HttpAddress(String),
+    /// The engine could not be set up.
+    #[error("cannot prepare the engine: {0}")]
+    Engine(String),
+}
+
+impl LinkError {
+    /// The exit code of a container that ends for this reason.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NoSuchExport { .. } => ExitCode::NotFound,
+            Self::MissingImport { .. }
+            | Self::Mismatch { .. }
+            | Self::NoEntry { .. }
+            | Self::Parameters { .. }
+            | Self::HttpAddress(_) => ExitCode::NotRunnable,
+            Self::Engine(_) => ExitCode::Internal,
+        }
+    }
+}
+
+fn engine_failed(error: &wasmtime::Error) -> LinkError {
+    LinkError::Engine(one_line(error))
+}
+
+impl Program {
+    /// Finds the program's imports and what is to be called. WASI 0.2, 0.3 and wasi:http are all
+    /// there for every component, whatever it is: today's components mix them.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn link(self, guest: &GuestPlan) -> Result<Linked, LinkError> {
+        let wanted = guest.entry.export.as_deref();
+        let Self {
+            engine,
+            code,
+            artifact,
+        } = self;
+        let call = match code {
+            Code::Module(module) => link_module(&engine, &module, wanted)?,
+            Code::Component(component) => link_component(&engine, &component, &artifact, guest)?,
+        };
+        Ok(Linked {
+            engine,
+            call,
+            _artifact: artifact,
+        })
+    }
+}
+
+fn link_module(engine: &Engine, module: &Module, wanted: Option<&str>) -> Result<Call, LinkError> {
+    let mut linker = wasmtime::Linker::<ModuleState>::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state| &mut state.wasi)
+        .and_then(|()| {
+            // wasmtime's own refuses codes of 126 and more by a trap; a container may end with
+            // any of them.
+            linker.allow_shadowing(true);
+            linker.func_wrap(
+                imports::PREVIEW1,
+                "proc_exit",
+                |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
+            )?;
+            Ok(())
+        })
+        .map_err(|error| engine_failed(&error))?;
+    let pre = linker
+        .instantiate_pre(module)
+        .map_err(|error| imports::of_module(module, &error))?;
+    // After the imports: what nobody has says more about a program than what it lacks.
+    let export = entry::of_module(module, wanted)?;
+    Ok(Call::Module { pre, export })
+}
+
+fn link_component(
+    engine: &Engine,
+    component: &Component,
+    artifact: &File,
+    guest: &GuestPlan,
+) -> Result<Call, LinkError> {
+    let call = match entry::of_component(engine, component, guest.entry.export.as_deref()) {
+        Ok(call) => call,
+        Err(error) => {
+            // What it imports and nobody has says more about it than what it lacks.
+            instantiable(engine, component)?;
+            return Err(error);
+        }
+    };
+    let mismatch = |error: wasmtime::Error| LinkError::Mismatch {
+        reason: one_line(&error),
+    };
+    Ok(match call {
+        ComponentCall::Cli2 => {
+            let pre = p2::bindings::CommandPre::new(instantiable(engine, component)?);
+            Call::Cli2(pre.map_err(mismatch)?)
+        }
+        ComponentCall::Cli3 => {
+            let pre = p3::bindings::CommandPre::new(instantiable(engine, component)?);
+            Call::Cli3(pre.map_err(mismatch)?)
+        }
+        ComponentCall::Export(name) => Call::Export {
+            pre: instantiable(engine, component)?,
+            name,
+        },
+        ComponentCall::Http2 | ComponentCall::Http3 => {
+            let address = guest.http.address.clone().map_err(LinkError::HttpAddress)?;
+            let pooled = pooled(component, artifact);
+            let pre = match &pooled {
+                Some((engine, component)) => instantiable(engine, component)?,
+                None => instantiable(engine, component)?,
+            };
+            let pre = if call == ComponentCall::Http2 {
+                http2::bindings::ProxyPre::new(pre).map(ProxyPre::P2)
+            } else {
+                http3::bindings::ServicePre::new(pre).map(ProxyPre::P3)
+            };
+            Call::Http(http::Served {
+                pre: pre.map_err(mismatch)?,
+                address,
+                threads: http::threads(),
+            })
+        }
+    })
+}
+
+/// The component once more, in an engine whose pool fits it. A pool has to be laid out before
+/// anything is loaded, and what it has to hold is known only afterwards; mapping again takes
+/// less than a request.
+fn pooled(component: &Component, artifact: &File) -> Option<(Engine, Component)> {
+    let engine = config::for_serving(&component.resources_required()?).ok()?;
+    match program::map(&engine, Kind::Component, artifact).ok()? {
+        Code::Component(component) => Some((engine, component)),
+        Code::Module(_) => None,
+    }
+}
+
+fn instantiable(
+    engine: &Engine,
+    component: &Component,
+) -> Result<component::InstancePre<ComponentState>, LinkError> {
+    component_linker(engine, component)
+        .map_err(|error| engine_failed(&error))?
+        .instantiate_pre(component)
+        .map_err(|error| imports::of_component(&error))
+}
+
+/// All interfaces of the WASI lines that the component imports from. Which lines these are is
+/// looked up, because defining the functions of both takes as long as all the rest of linking;
+/// an import of neither is reported all the same.
+fn component_linker(
+    engine: &Engine,
+    component: &Component,
+) -> wasmtime::Result<component::Linker<ComponentState>> {
+    let ty = component.component_type();
+    let imports = |part: &str| ty.imports(engine).any(|(name, _)| name.contains(part));
+    let (wasi2, wasi3, http) = (imports("@0.2."), imports("@0.3."), imports("wasi:http/"));
+    let mut linker = component::Linker::new(engine);
+    if wasi2 {
+        p2::add_to_linker_async(&mut linker)?;
+        if http {
+            http2::add_only_http_to_linker_async(&mut linker)?;
+        }
+    }
+    if wasi3 {
+        p3::add_to_linker(&mut linker)?;
+        if http {
+            http3::add_to_linker(&mut linker)?;
+        }
+    }
+    Ok(linker)
+}
+
+impl Linked {
+    /// Whether the guest serves HTTP: it then takes SIGTERM and SIGINT itself and drains, so the
+    /// process must have the default action for both when [`Linked::run`] is called. A command
+    /// leaves every signal to the process.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self.call, Call::Http(_))
+    }
+
+    /// Runs the guest to its end and gives the exit code: the guest's own, or one of
+    /// [`ExitCode`], with the reason on standard error.
+    ///
+    /// Uses the process's descriptors 0, 1 and 2 and starts threads: everything that asks for a
+    /// single thread has to be done. Leaves behind what the end of the process cleans up: exit
+    /// with the code.
+    #[must_use]
+    pub fn run(self, guest: &GuestPlan, preopens: &[Preopen]) -> i32 {
+        let grants = Grants::new(guest, preopens);
+        let budget = Budget::new(guest.limits.memory);
+        // Never taken down: the process ends with its guest, and the kernel takes all of it back
+        // in one go.
+        let this = ManuallyDrop::new(self);
+        let engine = &this.engine;
+        match &this.call {
+            Call::Module { pre, export } => command::finish(&budget, async || {
+                command::module(engine, pre, export, &grants, &budget).await
+            }),
+            Call::Cli2(pre) => command::finish(&budget, async || {
+                command::cli2(engine, pre, &grants, &budget).await
+            }),
+            Call::Cli3(pre) => command::finish(&budget, async || {
+                command::cli3(engine, pre, &grants, &budget).await
+            }),
+            Call::Export { pre, name } => command::finish(&budget, async || {
+                command::export(engine, pre, name, &grants, &budget).await
+            }),
+            Call::Http(server) => http::serve(server, grants, budget),
+        }
+    }
+}
