@@ -1,0 +1,188 @@
+//! The runner's side: from the descriptors that it was given to a guest that may run.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use plan::{Access, GuestPlan, Mounted};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::RecvFlags;
+
+use crate::enter;
+use crate::error::JailError;
+use crate::spawn::take;
+use crate::sys;
+use crate::wire::{
+    self, ARTIFACT, CONTROL, Envelope, FIRST_VOLUME, LAUNCH, Launch, ROOTFS, Refusal, RefusalKind,
+    Report,
+};
+
+/// A runner before the jail: it still sees the host, and prepares what needs that.
+#[derive(Debug)]
+pub struct Door {
+    pub(crate) envelope: Envelope<Launch>,
+    pub(crate) control: OwnedFd,
+    artifact: File,
+    pub(crate) rootfs: OwnedFd,
+    pub(crate) volumes: Vec<OwnedFd>,
+}
+
+impl Door {
+    /// Takes over what the supervisor placed: 3 the wire, 4 the artifact, 5 the rootfs, 6 the
+    /// plan, from 7 on the volumes. To be called once, first, by a process that [`crate::spawn`]
+    /// executed.
+    ///
+    /// # Errors
+    /// [`JailError::Wire`] or [`JailError::System`] if there is nothing like that: the program was
+    /// not started by a supervisor of this version.
+    pub fn open() -> Result<Self, JailError> {
+        // A person who tries the command has no such descriptor, or something else there.
+        // SAFETY: only looks.
+        let there = |number| unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+        for number in CONTROL..FIRST_VOLUME {
+            rustix::io::fcntl_getfd(there(number))
+                .map_err(JailError::errno("find descriptors 3 to 6"))?;
+        }
+        rustix::net::sockopt::socket_type(there(CONTROL))
+            .map_err(JailError::errno("find a socket at descriptor 3"))?;
+        // SAFETY: `spawn` placed these for this process, which takes each of them here alone.
+        let (control, artifact, rootfs, launch) =
+            unsafe { (take(CONTROL), take(ARTIFACT), take(ROOTFS), take(LAUNCH)) };
+        let envelope = wire::unpack(launch)?;
+        let last = FIRST_VOLUME + envelope.volumes.len() as i32;
+        // SAFETY: likewise, as many as there are volumes.
+        let volumes = (FIRST_VOLUME..last)
+            .map(|number| unsafe { take(number) })
+            .collect();
+        Ok(Self {
+            envelope,
+            control,
+            artifact: artifact.into(),
+            rootfs,
+            volumes,
+        })
+    }
+
+    /// What the supervisor ordered.
+    #[must_use]
+    pub const fn launch(&self) -> &Launch {
+        &self.envelope.launch
+    }
+
+    /// The compiled program.
+    #[must_use]
+    pub const fn artifact(&self) -> &File {
+        &self.artifact
+    }
+
+    /// Tells the supervisor that this guest cannot be run, and ends.
+    pub fn refuse(self, refusal: Refusal) -> ! {
+        let _ = wire::report(self.control.as_fd(), &Report::Refused(refusal));
+        sys::exit(125)
+    }
+
+    /// Enters the jail, for good. The process must have one thread.
+    ///
+    /// # Errors
+    /// The step that failed, of which the supervisor has been told already: there is nothing left
+    /// to do but to end with status 125.
+    pub fn enter(self) -> Result<Inside, JailError> {
+        match enter::enter(&self) {
+            Ok(()) => Ok(Inside {
+                mounted: self.envelope.volumes,
+                root: self.envelope.root,
+                guest: self.envelope.launch.guest,
+                control: self.control,
+            }),
+            Err(error) => {
+                let refusal = Refusal {
+                    kind: kind(&error),
+                    message: error.one_line(),
+                };
+                let _ = wire::report(self.control.as_fd(), &Report::Refused(refusal));
+                Err(error)
+            }
+        }
+    }
+}
+
+fn kind(error: &JailError) -> RefusalKind {
+    use std::io::ErrorKind::PermissionDenied;
+    match error {
+        JailError::Mount { .. } => RefusalKind::Mount,
+        JailError::Inside { source, .. } if source.kind() == PermissionDenied => {
+            RefusalKind::Permission
+        }
+        _ => RefusalKind::Internal,
+    }
+}
+
+/// A runner in the jail.
+#[derive(Debug)]
+pub struct Inside {
+    mounted: Vec<Mounted>,
+    root: Access,
+    guest: GuestPlan,
+    control: OwnedFd,
+}
+
+impl Inside {
+    /// The volumes that are there, for [`plan::preopens`].
+    #[must_use]
+    pub fn mounted(&self) -> &[Mounted] {
+        &self.mounted
+    }
+
+    /// What the kernel allows on the rootfs, for [`plan::preopens`].
+    #[must_use]
+    pub const fn root(&self) -> Access {
+        self.root
+    }
+
+    /// What the guest gets.
+    #[must_use]
+    pub const fn guest(&self) -> &GuestPlan {
+        &self.guest
+    }
+
+    /// Tells the supervisor that everything is prepared.
+    ///
+    /// # Errors
+    /// [`JailError::System`] if the supervisor is gone.
+    pub fn ready(&mut self) -> Result<(), JailError> {
+        wire::report(self.control.as_fd(), &Report::Ready)
+    }
+
+    /// Tells the supervisor, from inside, that this guest cannot be run, and ends.
+    pub fn refuse(self, refusal: Refusal) -> ! {
+        let _ = wire::report(self.control.as_fd(), &Report::Refused(refusal));
+        sys::exit(125)
+    }
+
+    /// Waits for the word to go, and closes the wire.
+    ///
+    /// # Errors
+    /// [`JailError::Silent`] if the supervisor is gone, or has dropped this container: end.
+    pub fn wait_for_go(self) -> Result<(), JailError> {
+        let silent = JailError::Silent {
+            who: "the supervisor",
+        };
+        loop {
+            match rustix::net::recv(&self.control, &mut [0; 8], RecvFlags::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Err(silent),
+                Ok(_) => return Ok(()),
+                Err(errno) => return Err(JailError::errno("wait for the word to go")(errno)),
+            }
+        }
+    }
+}
+
+/// Whether the supervisor still has its end of the wire open.
+pub(crate) fn supervisor_is_there(control: &OwnedFd) -> bool {
+    let mut ends = [PollFd::new(control, PollFlags::empty())];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut ends, Some(&now)).is_ok() && !ends[0].revents().contains(PollFlags::HUP)
+}

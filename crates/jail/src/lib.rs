@@ -1,0 +1,53 @@
+//! The operating-system isolation of one container.
+//!
+//! The supervisor's side prepares ([`Rootfs`], [`Cgroup`]) and makes processes ([`spawn`],
+//! [`hold_pod`], [`spawn_compiler`]); the runner's side goes through the [`Door`] into the jail.
+//! Between them is a typed wire ([`Launch`], [`Report`]). The privileged parts are two linear
+//! narratives: `spawn::child` (from clone to exec) and `enter::enter` (from the first line of the
+//! runner to the first line of the guest).
+//!
+//! Needs Linux 5.14: detached mounts with attributes (`mount_setattr`, 5.12), `clone3`,
+//! `close_range`, `openat2`.
+//!
+//! This is the crate in which `unsafe` is allowed: every block is one system call, or memory that
+//! a system call asks for.
+
+mod ballast;
+mod cgroup;
+mod child;
+mod compile;
+mod daemon;
+mod door;
+mod enter;
+mod error;
+mod holder;
+mod leftovers;
+#[cfg(feature = "native")]
+pub mod native;
+mod privileges;
+mod rootfs;
+mod seccomp;
+mod signals;
+mod spawn;
+mod step;
+mod sys;
+mod volumes;
+#[cfg(feature = "native")]
+mod watch;
+mod wire;
+
+pub use cgroup::{Cgroup, IoCount, Stats, StatsV1, StatsV2, UsageV1};
+pub use child::Child;
+pub use compile::{CompileRequest, enter_compile_jail, spawn_compiler};
+pub use daemon::{Forked, become_subreaper, fork_daemon};
+pub use door::{Door, Inside};
+pub use error::JailError;
+pub use holder::hold_pod;
+pub use leftovers::{kill_and_wait, unmount_rootfs};
+pub use rootfs::{Rootfs, RootfsMount};
+pub use seccomp::{Filter, SeccompError};
+pub use signals::end_on_signals;
+pub use spawn::{SpawnRequest, spawn};
+#[cfg(feature = "native")]
+pub use watch::readable;
+pub use wire::{Launch, Refusal, RefusalKind, Report};

@@ -1,0 +1,55 @@
+use std::ffi::c_int;
+
+use crate::sys;
+
+/// Signals whose default action ends a process and that have no other meaning in the runner:
+/// wasmtime handles SIGSEGV and its kin itself, and a write to a closed pipe is an error to the
+/// guest, not its end.
+const ENDING: [c_int; 13] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGTERM,
+    libc::SIGSTKFLT,
+    libc::SIGXCPU,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+];
+
+/// Lets the signals that end a process end this one, with 128 and their number.
+///
+/// As the first process of a pid namespace it would otherwise not notice them: the kernel drops
+/// what such a process has no handler for. SIGTERM and SIGINT of a guest that serves HTTP
+/// (`serves`) are left alone: the engine finishes its requests first.
+pub fn end_on_signals(serves: bool) {
+    for signal in ENDING {
+        if serves && (signal == libc::SIGTERM || signal == libc::SIGINT) {
+            continue;
+        }
+        // On the alternate stack, if the thread has one: a guest may be at the end of its own.
+        // A refusal means that the number does not exist here.
+        let _ = sys::set_handler(
+            signal,
+            end as extern "C" fn(c_int) as libc::sighandler_t,
+            libc::SA_ONSTACK,
+        );
+    }
+    // Real-time signals; the first three belong to the C library.
+    for signal in 35..=64 {
+        let _ = sys::set_handler(
+            signal,
+            end as extern "C" fn(c_int) as libc::sighandler_t,
+            libc::SA_ONSTACK,
+        );
+    }
+}
+
+/// Ends the process whatever it is doing: nothing of the runner is worth finishing.
+extern "C" fn end(signal: c_int) {
+    sys::exit(128 + signal);
+}
