@@ -1,0 +1,80 @@
+//! `sampan-runner`: executed afresh for every guest, and for every compilation. It is told what
+//! to do by descriptors that the supervisor left open, and knows nothing of containerd.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod run;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+/// musl's own asks the kernel for every size class anew: 60 calls until a guest runs, a sixth of
+/// the start. Measured in the engine alone: 0.82 ms and 572 kB for a guest that waits, musl 0.97
+/// and 616, mimalloc 1.03 and 6,618; requests of an HTTP guest per second 7,800, 3,600, 5,400.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+const HELP: &str = "\
+sampan-runner: runs WebAssembly guests for containerd-shim-sampan-v1
+
+It is started by the shim with descriptors that only the shim can give.
+
+  sampan-runner run           run one guest (3: control socket, 4: artifact, 5: rootfs)
+  sampan-runner compile       compile guest bytes (3: source, 4: target)
+  sampan-runner fingerprint   print what artifacts of this engine depend on
+  sampan-runner --version     print the version
+";
+
+/// Wrong arguments.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let command = args.next();
+    if args.next().is_some() {
+        return usage();
+    }
+    match command.as_deref().and_then(|command| command.to_str()) {
+        Some("run") => run::run(),
+        Some("compile") => compile::compile(),
+        Some("fingerprint") => print(&format!("{}\n", engine::fingerprint())),
+        Some("--version" | "-V") => {
+            let version = env!("CARGO_PKG_VERSION");
+            print(&format!(
+                "sampan-runner {version} ({})\n",
+                engine::fingerprint()
+            ))
+        }
+        Some("--help" | "-h") => print(HELP),
+        _ => usage(),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn usage() -> ExitCode {
+    say(HELP);
+    ExitCode::from(USAGE)
+}
+
+/// Writes to standard error; if that fails there is nobody to tell.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// An error and what it came from, in one line.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        source = error.source();
+    }
+    line.replace('\n', " ")
+}

@@ -1,0 +1,74 @@
+//! `run`: one guest, from the supervisor's word to the guest's exit code.
+
+use std::process::ExitCode;
+
+use engine::{LinkError, Linked, LoadError, Program};
+use jail::{Door, Refusal, RefusalKind};
+use plan::{ExitCode as Ended, preopens};
+
+/// The order matters: what can be wrong with the program is found before the jail, while the
+/// supervisor can still be told and `/proc` is there to map the artifact by; threads start after
+/// it; nothing of the guest runs before the supervisor says so.
+pub(crate) fn run() -> ExitCode {
+    let door = match Door::open() {
+        Ok(door) => door,
+        Err(error) => return failed(&error),
+    };
+    let linked = match link(&door) {
+        Ok(linked) => linked,
+        Err(refusal) => door.refuse(refusal),
+    };
+    // An error has been told to the supervisor by whoever met it.
+    let mut inside = match door.enter() {
+        Ok(inside) => inside,
+        Err(error) => return failed(&error),
+    };
+    jail::end_on_signals(linked.serves());
+    let guest = inside.guest().clone();
+    let preopens = preopens(inside.root(), inside.mounted());
+    if let Err(error) = inside.ready().and_then(|()| inside.wait_for_go()) {
+        return failed(&error);
+    }
+    exit_code(linked.run(&guest, &preopens))
+}
+
+fn link(door: &Door) -> Result<Linked, Refusal> {
+    let program = Program::load(door.artifact()).map_err(|error| Refusal {
+        kind: load_kind(&error),
+        message: crate::one_line(&error),
+    })?;
+    program.link(&door.launch().guest).map_err(|error| Refusal {
+        kind: link_kind(&error),
+        message: crate::one_line(&error),
+    })
+}
+
+fn load_kind(error: &LoadError) -> RefusalKind {
+    match error {
+        LoadError::Writable { .. } => RefusalKind::Permission,
+        LoadError::Read(_)
+        | LoadError::NotAnArtifact
+        | LoadError::Engine { .. }
+        | LoadError::Incompatible { .. } => RefusalKind::Internal,
+    }
+}
+
+fn link_kind(error: &LinkError) -> RefusalKind {
+    match error {
+        LinkError::MissingImport { .. } => RefusalKind::MissingImport,
+        LinkError::NoSuchExport { .. } => RefusalKind::NotFound,
+        LinkError::Mismatch { .. } | LinkError::NoEntry { .. } => RefusalKind::InvalidProgram,
+        LinkError::Parameters { .. } | LinkError::HttpAddress(_) => RefusalKind::Unsupported,
+        LinkError::Engine(_) => RefusalKind::Internal,
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    crate::say(&format!("sampan: {}\n", crate::one_line(error)));
+    ExitCode::from(Ended::Internal as u8)
+}
+
+/// The kernel keeps eight bits of an exit code.
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(code.to_le_bytes()[0])
+}
