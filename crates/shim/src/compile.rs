@@ -1,0 +1,120 @@
+//! A program that the store does not have: compiled once per node, in a helper process with
+//! bounds.
+
+use std::io::Read;
+use std::path::Path;
+
+use jail::CompileRequest;
+use plan::CompileConfig;
+use store::{Artifact, Claim, Slot, Store};
+
+use crate::failure::{Failure, Kind, Outcome};
+use crate::guest::Bytes;
+use crate::launch::{of_jail, of_store};
+
+/// Who compiles, and with which bounds.
+pub(crate) struct Compiler<'a> {
+    pub(crate) runner: &'a Path,
+    pub(crate) limits: &'a CompileConfig,
+    /// The runner's engine.
+    pub(crate) fingerprint: &'a str,
+}
+
+impl Compiler<'_> {
+    /// Compiles the guest into the store, unless somebody else does it first: then waits for
+    /// that.
+    pub(crate) async fn compile(&self, store: &Store, bytes: Bytes) -> Outcome<Artifact> {
+        let name = bytes.name.clone();
+        let sealed = blocking(move || bytes.seal()).await?;
+        sealed
+            .guest()
+            .expect_wasm(&name)
+            .map_err(|error| Failure::new(Kind::Invalid, error))?;
+        let digest = *sealed.digest();
+        let (fingerprint, claims) = (self.fingerprint.to_owned(), store.clone());
+        let claim = blocking(move || claims.claim(&digest, &fingerprint).map_err(of_store)).await?;
+        let slot = match claim {
+            Claim::Hit(artifact) => return Ok(artifact),
+            Claim::Make(slot) => slot,
+        };
+        tracing::info!(%digest, bytes = sealed.size(), "compiling {name}");
+        let begun = std::time::Instant::now();
+        self.run(store.path(), &slot, &sealed)
+            .await
+            .map_err(|failure| failure.of(&name))?;
+        let artifact = blocking(move || slot.publish().map_err(of_store)).await?;
+        tracing::info!(%digest, milliseconds = begun.elapsed().as_millis(), "compiled");
+        Ok(artifact)
+    }
+
+    async fn run(&self, place: &Path, slot: &Slot, sealed: &image::Sealed) -> Outcome<()> {
+        use std::os::fd::AsFd;
+        let (mut reader, writer) = std::io::pipe().map_err(Failure::internal)?;
+        let helper = jail::spawn_compiler(CompileRequest {
+            runner: self.runner,
+            source: sealed.descriptor(),
+            target: slot.file().as_fd(),
+            stderr: writer.into(),
+            memory: self.limits.max_memory,
+            time: self.limits.max_time(),
+        })
+        .map_err(|error| of_jail(&error))?;
+        let ended =
+            tokio::time::timeout(self.limits.max_time(), jail::readable(helper.pidfd())).await;
+        let in_time = ended.is_ok();
+        if !in_time {
+            let _ = helper.kill(nix::libc::SIGKILL);
+            jail::readable(helper.pidfd())
+                .await
+                .map_err(Failure::internal)?;
+        }
+        let status = helper.reap().map_err(|error| of_jail(&error))?;
+        if status == Some(0) {
+            return Ok(());
+        }
+        if !in_time || status == Some(128 + nix::libc::SIGALRM) {
+            return Err(Failure::new(
+                Kind::Exhausted,
+                format!(
+                    "compiling took longer than {} seconds ([compile] max-seconds in /etc/sampan/config.toml)",
+                    self.limits.max_seconds
+                ),
+            ));
+        }
+        let mut reason = String::new();
+        // All writers are gone: this reads what is there. A reason is a line.
+        let _ = reader.by_ref().take(64 << 10).read_to_string(&mut reason);
+        let reason = reason.trim();
+        Err(match status {
+            Some(1) => Failure::new(Kind::Invalid, reason),
+            Some(3) => Failure::new(
+                Kind::Exhausted,
+                format!(
+                    "{reason}: free space in {} or set path or max-bytes of [store]",
+                    place.display()
+                ),
+            ),
+            // Without the signal that its filter forbids, an aborting process ends by a fault instead.
+            Some(134 | 137 | 139) => Failure::new(
+                Kind::Exhausted,
+                format!(
+                    "compiling needs more than {} bytes of memory ([compile] max-memory in /etc/sampan/config.toml): {reason}",
+                    self.limits.max_memory
+                ),
+            ),
+            other => Failure::new(
+                Kind::Internal,
+                format!("the compiler ended with status {other:?}: {reason}"),
+            ),
+        })
+    }
+}
+
+/// Work that waits for disk, processor or a lock, on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Failure::internal)?
+}

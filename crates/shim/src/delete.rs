@@ -1,0 +1,127 @@
+//! `delete`: cleans up after a supervisor that is no more, from disk alone, as often as it is
+//! asked.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use containerd_shim::{Flags, StartOpts};
+use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::protobuf::{Message, MessageField};
+use plan::{CgroupDriver, CgroupPlan, ContainerId};
+
+use crate::events::timestamp;
+use crate::native::Native;
+use crate::record::{Record, RunDir, start_time};
+use crate::{info, node};
+
+/// What a killed process is given as its status: 128 and SIGKILL, as runc's shim does.
+const KILLED: u32 = 137;
+
+pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
+    let bundle = if flags.bundle.is_empty() {
+        std::env::current_dir().context("find the bundle")?
+    } else {
+        PathBuf::from(&flags.bundle)
+    };
+    // It stands in paths.
+    let id = ContainerId::new(&flags.id)?;
+    ContainerId::new(&flags.namespace).context("namespace")?;
+    let config = node::config()?;
+    let dir = RunDir::new(&config.run, &flags.namespace, id.as_str());
+    let record = dir.read();
+    // All of it is tried; the first failure is told, for then something was left.
+    let mut results = Vec::new();
+    let socket = socket(&bundle, &flags.address, &flags.namespace, id.as_str());
+    if UnixStream::connect(&socket).is_err() {
+        // containerd calls this for the pod's own container alone when the supervisor of a whole pod dies (2.x).
+        for (id, dir, record) in dir.members(id.as_str()) {
+            remove(
+                &id,
+                &dir,
+                Some(&record),
+                &bundle.with_file_name(&id),
+                &mut results,
+            );
+        }
+    }
+    remove(id.as_str(), &dir, record.as_ref(), &bundle, &mut results);
+    results.push(remove_dead_socket(&socket));
+    results.into_iter().collect::<anyhow::Result<()>>()?;
+    let answer = DeleteResponse {
+        pid: record
+            .and_then(|record| u32::try_from(record.pid).ok())
+            .unwrap_or(0),
+        exit_status: KILLED,
+        exited_at: MessageField::some(timestamp(SystemTime::now())),
+        ..Default::default()
+    };
+    info::print(&answer.write_to_bytes()?)
+}
+
+/// Removes one container; what fails is added to the results.
+fn remove(
+    id: &str,
+    dir: &RunDir,
+    record: Option<&Record>,
+    bundle: &Path,
+    results: &mut Vec<anyhow::Result<()>>,
+) {
+    results.push(end_processes(record));
+    if record.is_some_and(|record| record.native) {
+        results.push(Native::new(id, dir.native()).delete_now());
+    }
+    results.push(jail::unmount_rootfs(&bundle.join("rootfs")).map_err(Into::into));
+    results.push(dir.remove().context("remove the container's directory"));
+}
+
+/// Kills what is in the container's cgroup, and its process if it never got there; then the
+/// cgroup goes.
+fn end_processes(record: Option<&Record>) -> anyhow::Result<()> {
+    if let Some(record) = record
+        && record.pid > 0
+        && start_time(record.pid) == Some(record.start_time)
+    {
+        jail::kill_and_wait(record.pid)?;
+    }
+    // The record is the first thing that is made: without one there is nothing else.
+    let Some(record) = record else { return Ok(()) };
+    let plan = CgroupPlan {
+        path: record.cgroup.clone(),
+        driver: if record.systemd {
+            CgroupDriver::Systemd
+        } else {
+            CgroupDriver::Cgroupfs
+        },
+        resources: None,
+    };
+    jail::Cgroup::open(&plan)?.remove()?;
+    Ok(())
+}
+
+/// Where the container's supervisor listens, or did.
+fn socket(bundle: &Path, containerd: &str, namespace: &str, id: &str) -> PathBuf {
+    // containerd may be removing the bundle at the same time; outside pods the rule gives the name.
+    let address = std::fs::read_to_string(bundle.join("address")).unwrap_or_else(|_| {
+        StartOpts {
+            address: containerd.to_owned(),
+            namespace: namespace.to_owned(),
+            ..Default::default()
+        }
+        .socket_address(id)
+    });
+    PathBuf::from(address.trim().trim_start_matches("unix://"))
+}
+
+/// The supervisor's socket, when nobody listens any more: other containers of the pod may still
+/// have their supervisor.
+fn remove_dead_socket(socket: &Path) -> anyhow::Result<()> {
+    match UnixStream::connect(socket) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(socket).with_context(|| format!("remove {}", socket.display()))
+        }
+        _ => Ok(()),
+    }
+}

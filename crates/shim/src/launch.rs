@@ -1,0 +1,362 @@
+//! Create: from a request to a container whose program waits for the word to go.
+//!
+//! What is made on the way is undone when a later step fails; what a killed supervisor leaves is
+//! undone by `delete`, by the record that is written first.
+
+use std::path::{Path, PathBuf};
+
+use containerd_shim_protos::types::mount::Mount;
+use jail::{Cgroup, Filter, JailError, Launch, Report, Rootfs, RootfsMount, SpawnRequest};
+use plan::{CgroupDriver, Digest, Options, Plan, Role};
+use store::{Artifact, Limits, Store, StoreError};
+use tokio::sync::oneshot;
+
+use crate::compile::Compiler;
+use crate::container::{Container, Parts, Process};
+use crate::failure::{Failure, Kind, Outcome};
+use crate::guest::{self, Bytes, FromImage, Program};
+use crate::native::Native;
+use crate::node;
+use crate::record::{Record, RunDir, start_time};
+use crate::stdio::{self, Ends, Held, Uris};
+use crate::supervisor::Supervisor;
+
+/// A Create request in our own types.
+pub(crate) struct Order {
+    pub(crate) id: String,
+    pub(crate) bundle: String,
+    pub(crate) options: Options,
+    pub(crate) uris: Uris,
+    pub(crate) rootfs: Vec<RootfsMount>,
+}
+
+/// A mount of the rootfs, as containerd's snapshotter wants it.
+pub(crate) fn rootfs_mount(mount: &Mount) -> RootfsMount {
+    RootfsMount {
+        fstype: mount.type_.clone(),
+        source: mount.source.clone(),
+        options: mount.options.clone(),
+    }
+}
+
+/// Why there is no container.
+pub(crate) enum Stopped {
+    /// It could not be made.
+    Failed(Failure),
+    /// Nobody wants it any more.
+    GivenUp,
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Makes the container, or leaves nothing, also when it is given up on the way.
+pub(crate) async fn create(
+    supervisor: &Supervisor,
+    order: Order,
+    given_up: oneshot::Receiver<()>,
+) -> Result<Container, Stopped> {
+    let bundle = PathBuf::from(&order.bundle);
+    let spec = plan::read_spec(&bundle).map_err(Failure::invalid)?;
+    let plan = Plan::new(&order.id, spec, &order.options).map_err(Failure::invalid)?;
+    let mut made = Made::begin(supervisor, &plan)?;
+    let prepared = tokio::select! {
+        biased;
+        prepared = prepare(supervisor, &order, &plan, &bundle, &mut made) => prepared.map_err(Stopped::Failed),
+        // What runs for it by then (a compile helper, a runner) is killed by being dropped.
+        Ok(()) = given_up => Err(Stopped::GivenUp),
+    };
+    let process = match prepared {
+        Ok(process) => process,
+        Err(stopped) => {
+            made.undo().await;
+            return Err(stopped);
+        }
+    };
+    Ok(Container::new(Parts {
+        id: plan.id,
+        bundle: order.bundle,
+        uris: order.uris,
+        cgroup: made.cgroup,
+        process,
+        dir: made.dir,
+        rootfs: made.rootfs,
+        held: made.held,
+    }))
+}
+
+/// What exists of a container that is being made.
+struct Made {
+    dir: RunDir,
+    record: Record,
+    cgroup: Cgroup,
+    rootfs: Option<Rootfs>,
+    held: Held,
+    native: Option<Native>,
+}
+
+impl Made {
+    /// The record comes first, so that `delete` finds whatever follows.
+    fn begin(supervisor: &Supervisor, plan: &Plan) -> Outcome<Self> {
+        let dir = RunDir::new(
+            &supervisor.config.run,
+            &supervisor.namespace,
+            plan.id.as_str(),
+        );
+        let record = Record {
+            pid: 0,
+            start_time: 0,
+            cgroup: plan.cgroup.path.clone(),
+            systemd: plan.cgroup.driver == CgroupDriver::Systemd,
+            native: false,
+            pod: plan.pod.as_ref().map(ToString::to_string),
+        };
+        let failed = |error| {
+            Failure::internal(anyhow::Error::new(error).context("keep the container's record"))
+        };
+        dir.create().map_err(failed)?;
+        dir.write(&record).map_err(failed)?;
+        let cgroup = match Cgroup::create(&plan.cgroup) {
+            Ok(cgroup) => cgroup,
+            Err(error) => {
+                let _ = dir.remove();
+                return Err(of_jail(&error));
+            }
+        };
+        Ok(Self {
+            dir,
+            record,
+            cgroup,
+            rootfs: None,
+            held: Held::default(),
+            native: None,
+        })
+    }
+
+    /// Notes the process, for `delete`.
+    fn note(&mut self, pid: i32) -> Outcome<()> {
+        self.record.pid = pid;
+        self.record.start_time = start_time(pid).unwrap_or(0);
+        self.dir.write(&self.record).map_err(|error| {
+            Failure::internal(anyhow::Error::new(error).context("keep the container's record"))
+        })
+    }
+
+    async fn undo(mut self) {
+        self.held.close();
+        if let Some(native) = &self.native
+            && let Err(failure) = native.delete().await
+        {
+            tracing::warn!(%failure, "a native container that was not created is not removed either");
+        }
+        let mut results = vec![self.cgroup.remove().map_err(anyhow::Error::from)];
+        if let Some(rootfs) = &self.rootfs {
+            results.push(rootfs.unmount().map_err(Into::into));
+        }
+        results.push(self.dir.remove().map_err(Into::into));
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "something of a container that was not created stays"
+            );
+        }
+    }
+}
+
+async fn prepare(
+    supervisor: &Supervisor,
+    order: &Order,
+    plan: &Plan,
+    bundle: &Path,
+    made: &mut Made,
+) -> Outcome<Process> {
+    if plan.role == Role::Pod {
+        let holder = jail::hold_pod(&plan.jail, &made.cgroup).map_err(|error| of_jail(&error))?;
+        made.note(holder.pid())?;
+        return Ok(Process::Holder(holder));
+    }
+    let Some(guest_plan) = &plan.guest else {
+        return Err(Failure::internal(anyhow::anyhow!(
+            "a container without a guest plan"
+        )));
+    };
+    let from_image = guest::from_image(&supervisor.containerd, plan);
+    let streams = stdio::open(&order.uris, &order.id, &supervisor.namespace);
+    let (from_image, streams) = tokio::join!(from_image, streams);
+    let (ends, held) = streams?;
+    made.held = held;
+    let from_image = from_image?;
+    let rootfs = assemble(order, plan, bundle)?;
+    let rootfs = made.rootfs.insert(rootfs);
+    let program = match from_image {
+        FromImage::Layer(bytes) => Program::Wasm(bytes),
+        FromImage::Rootfs => guest::in_rootfs(rootfs.dir(), guest_plan, &plan.jail.mounts)?,
+    };
+    let bytes = match program {
+        Program::Native => return native(order, plan, bundle, ends, made).await,
+        Program::Wasm(bytes) => bytes,
+    };
+    let name = bytes.name.clone();
+    let runner = node::runner(order.options.runner.as_deref(), &supervisor.config)
+        .map_err(Failure::invalid)?;
+    let artifact = artifact(supervisor, &runner, bytes).await?;
+    let launch = Launch {
+        jail: plan.jail.clone(),
+        guest: guest_plan.clone(),
+        seccomp: filter(plan)?,
+    };
+    let child = jail::spawn(SpawnRequest {
+        runner: &runner,
+        launch: &launch,
+        artifact: artifact.descriptor(),
+        rootfs,
+        stdio: [ends.stdin, ends.stdout, ends.stderr].map(Some),
+        cgroup: &made.cgroup,
+    })
+    .map_err(|error| of_jail(&error))?;
+    made.note(child.pid())?;
+    ready(&child).await.map_err(|failure| failure.of(&name))?;
+    Ok(Process::Guest(child))
+}
+
+/// The rootfs as the request has it, or the directory that the spec names.
+fn assemble(order: &Order, plan: &Plan, bundle: &Path) -> Outcome<Rootfs> {
+    let assembled = if order.rootfs.is_empty() {
+        let root = plan
+            .spec
+            .root()
+            .as_ref()
+            .map_or(Path::new("rootfs"), |root| root.path());
+        Rootfs::directory(&bundle.join(root))
+    } else {
+        Rootfs::assemble(&order.rootfs, &bundle.join("rootfs"))
+    };
+    assembled.map_err(|error| of_jail(&error))
+}
+
+/// The compiled program: from the store, or made now.
+async fn artifact(supervisor: &Supervisor, runner: &Path, bytes: Bytes) -> Outcome<Artifact> {
+    let config = &supervisor.config;
+    let limits = Limits {
+        max_bytes: config.store.max_bytes,
+    };
+    let store = Store::open(&config.store.path, limits).map_err(of_store)?;
+    let fingerprint = node::fingerprint(runner, &store).map_err(Failure::internal)?;
+    let digest: Digest = bytes.digest;
+    if let Some(artifact) = store.lookup(&digest, &fingerprint).map_err(of_store)? {
+        return Ok(artifact);
+    }
+    let compiler = Compiler {
+        runner,
+        limits: &config.compile,
+        fingerprint: &fingerprint,
+    };
+    compiler.compile(&store, bytes).await
+}
+
+async fn native(
+    order: &Order,
+    plan: &Plan,
+    bundle: &Path,
+    ends: Ends,
+    made: &mut Made,
+) -> Outcome<Process> {
+    let state = made.dir.native();
+    std::fs::create_dir_all(&state).map_err(Failure::internal)?;
+    // libcontainer looks for the rootfs where the spec says; there it must be mounted.
+    let rootfs = made
+        .rootfs
+        .as_mut()
+        .ok_or_else(|| Failure::internal(anyhow::anyhow!("no rootfs")))?;
+    if !order.rootfs.is_empty() {
+        rootfs
+            .attach(&bundle.join("rootfs"))
+            .map_err(|error| of_jail(&error))?;
+    }
+    made.record.native = true;
+    made.note(0)?;
+    let native = Native::new(plan.id.as_str(), state);
+    made.native = Some(native.clone());
+    let systemd = plan.cgroup.driver == CgroupDriver::Systemd;
+    let pid = native.create(bundle, systemd, ends).await?;
+    made.note(pid)?;
+    let child = jail::Child::adopt(pid).map_err(|error| of_jail(&error))?;
+    Ok(Process::Native(child, native))
+}
+
+/// The spec's seccomp profile as the kernel takes it.
+fn filter(plan: &Plan) -> Outcome<Option<Filter>> {
+    let profile = plan
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
+    let compiled = profile.map(Filter::compile).transpose();
+    compiled.map_err(|error| Failure::new(Kind::Invalid, format!("linux.seccomp: {error}")))
+}
+
+/// Waits until the runner stands in its jail with the program linked, or says why not.
+async fn ready(child: &jail::Child) -> Outcome<()> {
+    let control = child
+        .control()
+        .ok_or_else(|| Failure::internal(anyhow::anyhow!("a runner without a wire")))?;
+    loop {
+        jail::readable(control).await.map_err(Failure::internal)?;
+        match child.read_report().map_err(|error| of_jail(&error))? {
+            Some(Report::Ready) => return Ok(()),
+            Some(Report::Refused(refusal)) => return Err(of_refusal(&refusal)),
+            None => {}
+        }
+    }
+}
+
+fn of_refusal(refusal: &jail::Refusal) -> Failure {
+    use jail::RefusalKind as Refused;
+    let kind = match refusal.kind {
+        Refused::InvalidProgram | Refused::MissingImport => Kind::Invalid,
+        Refused::NotFound => Kind::NotFound,
+        Refused::Mount | Refused::Permission | Refused::Unsupported => Kind::Precondition,
+        Refused::Internal => Kind::Internal,
+    };
+    Failure::new(kind, &refusal.message)
+}
+
+pub(crate) fn of_jail(error: &JailError) -> Failure {
+    let kind = match error {
+        JailError::Volume { source, .. } | JailError::Namespace { source, .. }
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Kind::NotFound
+        }
+        JailError::RootfsOption { .. }
+        | JailError::NamespaceKind { .. }
+        | JailError::Nul { .. } => Kind::Invalid,
+        JailError::Volume { .. }
+        | JailError::Namespace { .. }
+        | JailError::Rootfs { .. }
+        | JailError::Mount { .. }
+        | JailError::Inside { .. }
+        | JailError::Systemd { .. }
+        | JailError::NoCgroups
+        | JailError::Runner { .. } => Kind::Precondition,
+        JailError::Cgroup { .. }
+        | JailError::System { .. }
+        | JailError::Unmount { .. }
+        | JailError::Wire { .. }
+        | JailError::Silent { .. }
+        | JailError::Threads { .. } => Kind::Internal,
+    };
+    Failure::new(kind, error.one_line())
+}
+
+pub(crate) fn of_store(error: StoreError) -> Failure {
+    let kind = match error.fault() {
+        store::Fault::Exhausted => Kind::Exhausted,
+        store::Fault::Precondition => Kind::Precondition,
+        store::Fault::Internal => Kind::Internal,
+    };
+    Failure::new(kind, format!("{:#}", anyhow::Error::new(error)))
+}

@@ -1,0 +1,148 @@
+//! What `delete` needs after the supervisor died, on disk: a directory for each container below
+//! the node's run directory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A container's directory, `<run>/<namespace>/<id>`.
+#[derive(Debug, Clone)]
+pub(crate) struct RunDir(PathBuf);
+
+/// What is remembered of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Its process; 0 while there is none.
+    pub(crate) pid: i32,
+    /// When that process started (field 22 of `/proc/PID/stat`, clock ticks since boot), so
+    /// that a number that was given to another process is not taken for it.
+    pub(crate) start_time: u64,
+    /// `linux.cgroupsPath`.
+    pub(crate) cgroup: String,
+    /// Whether systemd manages that cgroup.
+    pub(crate) systemd: bool,
+    /// Whether libcontainer made the container.
+    pub(crate) native: bool,
+    /// The pod that it is in, by the id of the pod's own container.
+    #[serde(default)]
+    pub(crate) pod: Option<String>,
+}
+
+const RECORD: &str = "record.json";
+
+impl RunDir {
+    pub(crate) fn new(run: &Path, namespace: &str, id: &str) -> Self {
+        Self(run.join(namespace).join(id))
+    }
+
+    /// Makes the directory, or takes an old one over.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+    }
+
+    /// Where libcontainer keeps its state.
+    pub(crate) fn native(&self) -> PathBuf {
+        self.0.join("native")
+    }
+
+    /// Replaces the record, whole or not at all.
+    pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
+        let temporary = self.0.join("record.tmp");
+        fs::write(&temporary, serde_json::to_vec(record)?)?;
+        fs::rename(temporary, self.0.join(RECORD))
+    }
+
+    /// The record, if one was written.
+    pub(crate) fn read(&self) -> Option<Record> {
+        serde_json::from_slice(&fs::read(self.0.join(RECORD)).ok()?).ok()
+    }
+
+    /// The other containers of the same namespace that are in the pod of this container.
+    pub(crate) fn members(&self, pod: &str) -> Vec<(String, Self, Record)> {
+        let beside = self
+            .0
+            .parent()
+            .and_then(|namespace| fs::read_dir(namespace).ok());
+        beside
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| {
+                let id = entry
+                    .file_name()
+                    .into_string()
+                    .ok()
+                    .filter(|id| id != pod)?;
+                let dir = Self(entry.path());
+                let record = dir
+                    .read()
+                    .filter(|record| record.pod.as_deref() == Some(pod))?;
+                Some((id, dir, record))
+            })
+            .collect()
+    }
+
+    /// Removes the directory, and the namespace's when it was the last.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Fails while other containers are there, as it should.
+        if let Some(namespace) = self.0.parent() {
+            let _ = fs::remove_dir(namespace);
+        }
+        Ok(())
+    }
+}
+
+/// When a process started; `None` when there is none of that number.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in brackets and may hold anything.
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_and_goes_with_its_directories() {
+        let run = tempfile::tempdir().expect("temporary directory");
+        let dir = RunDir::new(run.path(), "ns", "c1");
+        assert_eq!(dir.read(), None);
+        dir.create().expect("made");
+        let record = Record {
+            pid: 7,
+            start_time: 9,
+            cgroup: "/x".into(),
+            systemd: false,
+            native: false,
+            pod: None,
+        };
+        dir.write(&record).expect("written");
+        assert_eq!(dir.read(), Some(record));
+        dir.remove().expect("removed");
+        dir.remove().expect("again");
+        assert!(!run.path().join("ns").exists());
+    }
+
+    #[test]
+    fn a_process_has_a_start_time() {
+        let own = i32::try_from(std::process::id()).expect("a pid");
+        assert!(start_time(own).expect("this process") > 0);
+        assert_eq!(start_time(-1), None);
+    }
+}

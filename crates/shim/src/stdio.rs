@@ -1,0 +1,434 @@
+//! A container's standard streams, by the URIs of a Create request: FIFOs that containerd
+//! reads, files (`file://`), or a logging program (`binary://`), as runc's shim has them.
+//!
+//! The guest writes into the FIFO itself: nothing is copied, and no process of ours has to be
+//! awake for it. The supervisor keeps an end of each open until the container ends, so that a
+//! restart of containerd is no broken pipe and no end of input.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use tokio::io::AsyncReadExt;
+
+use crate::failure::{Failure, Kind, Outcome};
+
+/// The URIs of a request, empty where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Uris {
+    pub(crate) stdin: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// What the container's process gets as descriptors 0, 1 and 2.
+pub(crate) struct Ends {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// What the supervisor keeps while the container lives.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// A writing end of the input; dropped by CloseIO, so that the guest sees its end.
+    stdin: Option<File>,
+    outputs: Vec<File>,
+    logger: Option<std::process::Child>,
+}
+
+/// As long as containerd gives a logging program to end after its input did.
+const LOGGER_GRACE: Duration = Duration::from_secs(12);
+/// And to say that it is ready.
+const LOGGER_START: Duration = Duration::from_secs(10);
+
+/// Opens the streams.
+pub(crate) async fn open(uris: &Uris, id: &str, namespace: &str) -> Outcome<(Ends, Held)> {
+    let mut held = Held::default();
+    let stdin = match target(&uris.stdin)? {
+        Target::Null => null()?,
+        Target::Fifo(path) => {
+            let (both, end) = fifo(&path, OpenOptions::new().read(true))?;
+            held.stdin = Some(both);
+            end.into()
+        }
+        Target::File(_) | Target::Program(_) => {
+            return Err(Failure::new(
+                Kind::Invalid,
+                format!("stdin cannot come from {}", uris.stdin),
+            ));
+        }
+    };
+    // One program reads both outputs; the URI of stdout names it (containerd `NewBinaryIO`).
+    if let Target::Program(program) = target(&uris.stdout)? {
+        let (stdout, stderr) = logger(&program, id, namespace, &mut held).await?;
+        return Ok((
+            Ends {
+                stdin,
+                stdout,
+                stderr,
+            },
+            held,
+        ));
+    }
+    let stdout = output(&uris.stdout, &mut held)?;
+    let stderr = output(&uris.stderr, &mut held)?;
+    Ok((
+        Ends {
+            stdin,
+            stdout,
+            stderr,
+        },
+        held,
+    ))
+}
+
+impl Held {
+    /// CloseIO: the guest sees the end of its input once containerd has closed its end too.
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The container has ended: its readers see the end of the streams. A logging program gets
+    /// time to finish.
+    pub(crate) fn close(&mut self) {
+        self.stdin = None;
+        self.outputs.clear();
+        if let Some(mut logger) = self.logger.take() {
+            tokio::spawn(async move {
+                let deadline = tokio::time::Instant::now() + LOGGER_GRACE;
+                while matches!(logger.try_wait(), Ok(None))
+                    && tokio::time::Instant::now() < deadline
+                {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                // Both fail where it has ended, which is what is wanted.
+                let _ = logger.kill();
+                let _ = logger.wait();
+            });
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Null,
+    Fifo(PathBuf),
+    File(PathBuf),
+    Program(Program),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Program {
+    path: PathBuf,
+    args: Vec<String>,
+}
+
+fn target(uri: &str) -> Outcome<Target> {
+    if uri.is_empty() {
+        return Ok(Target::Null);
+    }
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return Ok(Target::Fifo(uri.into()));
+    };
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = PathBuf::from(unescape(path));
+    if !path.is_absolute() {
+        return Err(Failure::new(
+            Kind::Invalid,
+            format!("the stream `{uri}` has no absolute path"),
+        ));
+    }
+    match scheme {
+        "fifo" => Ok(Target::Fifo(path)),
+        "file" => Ok(Target::File(path)),
+        "binary" => {
+            let args = query
+                .split('&')
+                .filter(|pair| !pair.is_empty())
+                .flat_map(|pair| match pair.split_once('=') {
+                    Some((name, value)) => vec![unescape(name), unescape(value)],
+                    None => vec![unescape(pair)],
+                })
+                .filter(|arg| !arg.is_empty())
+                .collect();
+            Ok(Target::Program(Program { path, args }))
+        }
+        other => Err(Failure::new(
+            Kind::Unimplemented,
+            format!("streams of kind `{other}://` are not implemented (fifo, file and binary are)"),
+        )),
+    }
+}
+
+/// Percent-decoding (RFC 3986, section 2.1), with `+` as a space as query strings have it.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = tail
+            .get(..2)
+            .and_then(|pair| std::str::from_utf8(pair).ok())
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        match (first, hex) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            (b'+', _) => {
+                bytes.push(b' ');
+                rest = tail;
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn null() -> Outcome<OwnedFd> {
+    let file = OpenOptions::new().read(true).write(true).open("/dev/null");
+    file.map(OwnedFd::from)
+        .map_err(|error| Failure::internal(anyhow::Error::new(error).context("open /dev/null")))
+}
+
+fn output(uri: &str, held: &mut Held) -> Outcome<OwnedFd> {
+    match target(uri)? {
+        Target::Null => null(),
+        Target::Fifo(path) => {
+            let (both, end) = fifo(&path, OpenOptions::new().write(true))?;
+            held.outputs.push(both);
+            Ok(end.into())
+        }
+        Target::File(path) => {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir).map_err(|error| cannot_open(dir, error))?;
+            }
+            let file = OpenOptions::new().create(true).append(true).open(&path);
+            file.map(OwnedFd::from)
+                .map_err(|error| cannot_open(&path, error))
+        }
+        Target::Program(_) => Err(Failure::new(
+            Kind::Invalid,
+            format!("stderr goes to `{uri}` but stdout does not: a logging program takes both"),
+        )),
+    }
+}
+
+/// Both ends in one, which never waits, and then the end that is asked for.
+fn fifo(path: &Path, end: &OpenOptions) -> Outcome<(File, File)> {
+    let open = || {
+        if !std::fs::metadata(path)?.file_type().is_fifo() {
+            return Err(std::io::Error::other("it is not a FIFO"));
+        }
+        let both = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok((both, end.open(path)?))
+    };
+    open().map_err(|error| cannot_open(path, error))
+}
+
+fn cannot_open(path: &Path, error: std::io::Error) -> Failure {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => Kind::NotFound,
+        _ => Kind::Precondition,
+    };
+    Failure::new(
+        kind,
+        format!("cannot open the stream {}: {error}", path.display()),
+    )
+}
+
+/// Starts a logging program: descriptors 3 and 4 are the outputs, 5 is closed when it is ready
+/// (containerd `core/runtime/v2/logging`).
+async fn logger(
+    program: &Program,
+    id: &str,
+    namespace: &str,
+    held: &mut Held,
+) -> Outcome<(OwnedFd, OwnedFd)> {
+    let failed = |what: &str, error: std::io::Error| {
+        Failure::new(
+            Kind::Precondition,
+            format!(
+                "the logging program {}: {what}: {error}",
+                program.path.display()
+            ),
+        )
+    };
+    let pipe = || std::io::pipe().map_err(|error| failed("make a pipe", error));
+    let (out_reader, out_writer) = pipe()?;
+    let (err_reader, err_writer) = pipe()?;
+    let (ready_reader, ready_writer) = pipe()?;
+    let mut command = Command::new(&program.path);
+    command
+        .args(&program.args)
+        .env("CONTAINER_ID", id)
+        .env("CONTAINER_NAMESPACE", namespace)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .fd_mappings(vec![
+            FdMapping {
+                parent_fd: out_reader.into(),
+                child_fd: 3,
+            },
+            FdMapping {
+                parent_fd: err_reader.into(),
+                child_fd: 4,
+            },
+            FdMapping {
+                parent_fd: ready_writer.into(),
+                child_fd: 5,
+            },
+        ])
+        .map_err(|error| Failure::internal(anyhow::anyhow!("{error}")))?;
+    held.logger = Some(
+        command
+            .spawn()
+            .map_err(|error| failed("cannot be started", error))?,
+    );
+    // The command holds the ends that the program inherited; they must not stay open here.
+    drop(command);
+    let mut ready = tokio::net::unix::pipe::Receiver::from_owned_fd(ready_reader.into())
+        .map_err(|error| failed("wait for it", error))?;
+    match tokio::time::timeout(LOGGER_START, ready.read(&mut [0])).await {
+        Ok(Ok(_)) => Ok((out_writer.into(), err_writer.into())),
+        Ok(Err(error)) => Err(failed("wait for it", error)),
+        Err(_) => Err(Failure::new(
+            Kind::Exhausted,
+            format!(
+                "the logging program {} did not close descriptor 5 within {LOGGER_START:?}",
+                program.path.display()
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn uris_are_understood() {
+        assert_eq!(target("").expect("none"), Target::Null);
+        assert_eq!(
+            target("/run/f").expect("path"),
+            Target::Fifo("/run/f".into())
+        );
+        assert_eq!(
+            target("file:///var/a%20b").expect("file"),
+            Target::File("/var/a b".into())
+        );
+        assert_eq!(
+            target("binary:///bin/log?id=x+y&flag").expect("program"),
+            Target::Program(Program {
+                path: "/bin/log".into(),
+                args: vec!["id".into(), "x y".into(), "flag".into()]
+            })
+        );
+        assert!(target("file://relative").is_err());
+        assert!(
+            target("npipe:///x")
+                .expect_err("unknown")
+                .to_string()
+                .contains("npipe")
+        );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_file_is_appended_to_and_its_directory_made() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("sub/out.log");
+        let uris = Uris {
+            stdout: format!("file://{}", path.display()),
+            ..Default::default()
+        };
+        for _ in 0..2 {
+            let (ends, _held) = open(&uris, "c", "ns").await.expect("opens");
+            use std::io::Write;
+            File::from(ends.stdout).write_all(b"x").expect("writes");
+        }
+        assert_eq!(std::fs::read_to_string(path).expect("file"), "xx");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_fifo_ends_when_the_container_did() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("out");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        let uris = Uris {
+            stdout: path.display().to_string(),
+            ..Default::default()
+        };
+        // As containerd does: there before the container, without waiting for it.
+        let mut reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(&path)
+            .expect("opens");
+        let (ends, mut held) = open(&uris, "c", "ns").await.expect("opens");
+        {
+            use std::io::Write;
+            File::from(ends.stdout)
+                .write_all(b"all of it")
+                .expect("writes");
+        }
+        let mut text = [0; 9];
+        reader.read_exact(&mut text).expect("reads");
+        assert_eq!(&text, b"all of it");
+        // While the supervisor holds its end there is no more, but no end either.
+        let waiting = reader.read(&mut text).expect_err("nothing more yet");
+        assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock);
+        held.close();
+        assert_eq!(reader.read(&mut text).expect("reads"), 0);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_logging_program_gets_both_outputs_and_who_it_is_for() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let script = dir.path().join("logger");
+        let done = dir.path().join("done");
+        nix::unistd::mkfifo(&done, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        std::fs::write(&script, "#!/bin/sh\nexec 5>&-\n{ echo \"$CONTAINER_ID $CONTAINER_NAMESPACE $2\"; cat <&3; cat <&4; } > \"$2\"\n").expect("script");
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("mode");
+        let uris = Uris {
+            stdout: format!("binary://{}?to={}", script.display(), done.display()),
+            ..Default::default()
+        };
+        let (ends, mut held) = open(&uris, "c1", "ns1").await.expect("opens");
+        {
+            use std::io::Write;
+            File::from(ends.stdout).write_all(b"out\n").expect("writes");
+            File::from(ends.stderr).write_all(b"err\n").expect("writes");
+        }
+        held.close();
+        let text =
+            tokio::task::spawn_blocking(move || std::fs::read_to_string(done).expect("reads"))
+                .await
+                .expect("joins");
+        assert!(
+            text.starts_with("c1 ns1 ") && text.ends_with("out\nerr\n"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_missing_fifo_is_not_found() {
+        let uris = Uris {
+            stdout: "/does/not/exist".into(),
+            ..Default::default()
+        };
+        let error = open(&uris, "c", "ns").await.err().expect("missing");
+        assert!(error.to_string().contains("/does/not/exist"), "{error}");
+    }
+}
