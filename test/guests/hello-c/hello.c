@@ -1,0 +1,17 @@
+/* A C program against wasi-libc: says who it is, its arguments and environment. `exit N` ends so. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern char **environ;
+
+int main(int argc, char **argv) {
+    puts("hello from hello-c");
+    for (int i = 0; i < argc; i++)
+        printf("arg %d %s\n", i, argv[i]);
+    for (char **entry = environ; *entry; entry++)
+        printf("env %s\n", *entry);
+    if (argc == 3 && strcmp(argv[1], "exit") == 0)
+        return atoi(argv[2]);
+    return 0;
+}

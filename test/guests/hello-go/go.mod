@@ -1,0 +1,3 @@
+module sampan.dev/guests/hello-go
+
+go 1.26

@@ -1,0 +1,2 @@
+;; A component that is neither a command nor a server, and exports nothing.
+(component)

@@ -1,0 +1,49 @@
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How often a state without a notification is looked at.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// Looks at something that nobody announces until it gives a value, at most for `deadline`.
+///
+/// # Errors
+/// When the deadline passes (the message names `what`) or `look` fails.
+pub async fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = look().await? {
+            return Ok(value);
+        }
+        if began.elapsed() > deadline {
+            bail!("waited {} s in vain for {what}", deadline.as_secs());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// As [`until`], where no async runtime is at hand.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the poll with a deadline that the ban points to"
+)]
+pub(crate) fn until_blocking<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = look()? {
+            return Ok(value);
+        }
+        if began.elapsed() > deadline {
+            bail!("waited {} s in vain for {what}", deadline.as_secs());
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}

@@ -1,0 +1,157 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// `test/versions.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pins {
+    /// The Go that builds the modules.
+    pub go: Go,
+    /// Go programs, by the name of their wrapper in `test/tools/go`.
+    pub modules: BTreeMap<String, GoModule>,
+    /// Debian packages and the version that is tried first.
+    pub debian: BTreeMap<String, String>,
+}
+
+/// The Go toolchain.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Go {
+    /// Lowest version that may build, as in `1.26.8`.
+    pub version: String,
+}
+
+/// Commands of one Go module.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoModule {
+    /// Module path.
+    pub module: String,
+    /// Version with its `v`.
+    pub version: String,
+    /// Packages below the module that are built.
+    pub commands: Vec<String>,
+    /// The variable below the module that `-version` prints, set while linking.
+    pub version_variable: String,
+}
+
+impl Pins {
+    /// The pins of this checkout, read when this crate was compiled.
+    ///
+    /// # Panics
+    /// When `test/versions.toml` is not what this crate expects: a mistake in the checkout, which a unit test shows.
+    #[must_use]
+    pub fn of_this_checkout() -> Self {
+        toml::from_str(include_str!("../../versions.toml")).expect("test/versions.toml is valid")
+    }
+
+    /// The directory of a Go module's commands in the cache. Its name changes with everything that goes into the build.
+    #[must_use]
+    pub fn module_dir(&self, cache: &Path, name: &str) -> PathBuf {
+        let module = &self.modules[name];
+        let mut hash = Sha256::new();
+        for part in [
+            &self.go.version,
+            &module.version,
+            &module.version_variable,
+            std::env::consts::ARCH,
+        ] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        for command in &module.commands {
+            hash.update(command);
+            hash.update([0]);
+        }
+        let (go_mod, go_sum) = wrapper(name);
+        hash.update(go_mod);
+        hash.update(go_sum);
+        cache
+            .join("tools")
+            .join(format!("{name}-{}-{}", module.version, short(hash)))
+    }
+
+    /// The directory into which the Debian packages are unpacked.
+    #[must_use]
+    pub fn debian_dir(&self, cache: &Path) -> PathBuf {
+        let mut hash = Sha256::new();
+        hash.update(std::env::consts::ARCH);
+        for (package, version) in &self.debian {
+            hash.update([0]);
+            hash.update(package);
+            hash.update([0]);
+            hash.update(version);
+        }
+        cache.join("tools").join(format!("debian-{}", short(hash)))
+    }
+}
+
+fn short(hash: Sha256) -> String {
+    hex::encode(&hash.finalize()[..6])
+}
+
+/// `go.mod` and `go.sum` of a wrapper.
+fn wrapper(name: &str) -> (&'static str, &'static str) {
+    match name {
+        "containerd-2" => (
+            include_str!("../go/containerd-2/go.mod"),
+            include_str!("../go/containerd-2/go.sum"),
+        ),
+        "containerd-1.7" => (
+            include_str!("../go/containerd-1.7/go.mod"),
+            include_str!("../go/containerd-1.7/go.sum"),
+        ),
+        "crictl" => (
+            include_str!("../go/crictl/go.mod"),
+            include_str!("../go/crictl/go.sum"),
+        ),
+        other => {
+            unreachable!("test/versions.toml names {other}, which has no wrapper in test/tools/go")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wrappers_require_what_is_pinned() {
+        let pins = Pins::of_this_checkout();
+        for (name, module) in &pins.modules {
+            let (go_mod, go_sum) = wrapper(name);
+            let wanted = format!("{} {}", module.module, module.version);
+            assert!(
+                go_mod.lines().any(|line| line
+                    .trim()
+                    .trim_start_matches("require ")
+                    .starts_with(&wanted)),
+                "test/tools/go/{name}/go.mod does not require {wanted}"
+            );
+            assert!(
+                go_sum.contains(&format!("{wanted} h1:")),
+                "test/tools/go/{name}/go.sum lacks {wanted}"
+            );
+            for command in &module.commands {
+                let tool = format!("{}/{command}", module.module);
+                assert!(
+                    go_mod.contains(&tool),
+                    "test/tools/go/{name}/go.mod has no tool {tool}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_is_named_by_its_inputs() {
+        let mut pins = Pins::of_this_checkout();
+        let cache = Path::new("/cache");
+        let before = pins.module_dir(cache, "crictl");
+        assert_eq!(before, pins.module_dir(cache, "crictl"));
+        pins.go.version.push('1');
+        assert_ne!(before, pins.module_dir(cache, "crictl"));
+    }
+}
