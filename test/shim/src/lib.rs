@@ -1,0 +1,72 @@
+//! What the tests of the shim through containerd's Task API share: a containerd without CRI, and images of guests.
+#![forbid(unsafe_code)]
+
+use anyhow::{Context, Result};
+use harness::{Containerd, Version, image};
+use tonic::{Code, Status};
+
+/// A containerd without CRI; `None` where the test has to be skipped, which has been said then.
+///
+/// # Errors
+/// When it does not come up.
+pub async fn containerd(version: Version) -> Result<Option<Containerd>> {
+    if !harness::able()? {
+        return Ok(None);
+    }
+    Containerd::builder()
+        .version(version)
+        .without_cri()
+        .start()
+        .await
+        .map(Some)
+}
+
+/// Imports an image with a guest of `test/guests` as its one layer, and returns its reference.
+///
+/// # Errors
+/// When the guest was not built, or containerd refuses the image.
+pub async fn layer(containerd: &Containerd, guest: &str) -> Result<String> {
+    let reference = format!("example.test/{}:v1", guest.replace('.', "-"));
+    let image = image::bytecode_alliance(harness::guest(guest)?);
+    containerd.import(&reference, &image).await?;
+    Ok(reference)
+}
+
+/// Imports an ordinary image of this machine's platform with the guest as the file `/app.wasm`, and returns its
+/// reference.
+///
+/// # Errors
+/// As [`layer`].
+pub async fn rootfs(containerd: &Containerd, guest: &str) -> Result<String> {
+    let reference = format!("example.test/rootfs-{}:v1", guest.replace('.', "-"));
+    let image = image::Rootfs::new()
+        .file("/app.wasm", harness::guest(guest)?)
+        .entrypoint(["/app.wasm"])
+        .build()?;
+    containerd.import(&reference, &image).await?;
+    Ok(reference)
+}
+
+/// The answer with which a call failed.
+///
+/// # Errors
+/// When it did not fail, or failed elsewhere than in containerd.
+pub fn refusal<T>(result: Result<T>) -> Result<Status> {
+    let error = result
+        .err()
+        .context("a call that should fail has succeeded")?;
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Status>().cloned())
+        .with_context(|| format!("an error that is not containerd's: {error:#}"))
+}
+
+/// Asserts that a refusal has this code and one line, which names these things.
+pub fn expect(status: &Status, code: Code, names: &[&str]) {
+    let message = status.message();
+    assert_eq!(status.code(), code, "{message}");
+    assert!(!message.contains('\n'), "more than a line: {message:?}");
+    for name in names {
+        assert!(message.contains(name), "no {name:?} in {message:?}");
+    }
+}
