@@ -1,0 +1,138 @@
+//! A containerd of our own: private root, state and sockets in a temporary directory, without the CRI plugin (the bench
+//! speaks containerd's API) and without every plugin that would work beside the measurement.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use containerd_client::services::v1::version_client::VersionClient;
+use containerd_client::tonic::transport::Channel;
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Stops containerd and removes its directory when dropped. The tasks must be gone by then.
+pub(crate) struct Containerd {
+    process: Child,
+    directory: PathBuf,
+    socket: PathBuf,
+    /// The client end of its socket.
+    pub(crate) channel: Channel,
+    /// As it reports it.
+    pub(crate) version: String,
+}
+
+impl Containerd {
+    /// Starts the `containerd` of `program`; it finds shims and runc on `path`.
+    pub(crate) async fn start(
+        program: &Path,
+        path: &[PathBuf],
+        directory: PathBuf,
+    ) -> Result<Self> {
+        let socket = directory.join("containerd.sock");
+        let config = directory.join("config.toml");
+        std::fs::create_dir_all(&directory).with_context(|| format!("create {directory:?}"))?;
+        // containerd refuses nothing here, but guests of other users must not look in.
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o711))?;
+        std::fs::write(&config, configuration(&directory, &socket))?;
+        let log = std::fs::File::create(directory.join("containerd.log"))?;
+        let mut search: Vec<PathBuf> = path.to_vec();
+        if let Some(inherited) = std::env::var_os("PATH") {
+            search.extend(std::env::split_paths(&inherited));
+        }
+        let search: OsString = std::env::join_paths(search)?;
+        let mut process = Command::new(program)
+            .arg("--config")
+            .arg(&config)
+            .env("PATH", search)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {program:?}"))?;
+        let deadline = Instant::now() + READY_WITHIN;
+        let (channel, version) = loop {
+            if let Some((channel, version)) = answer(&socket).await {
+                break (channel, version);
+            }
+            if let Some(status) = process.try_wait()? {
+                bail!("containerd ended ({status}): {}", last_lines(&directory));
+            }
+            if Instant::now() > deadline {
+                // It is ours and answers nobody; the error below says what it wrote.
+                let _ = process.kill();
+                bail!("containerd does not answer: {}", last_lines(&directory));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        Ok(Self {
+            process,
+            directory,
+            socket,
+            channel,
+            version,
+        })
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What containerd and the shims wrote, for a failure's report.
+    pub(crate) fn last_lines(&self) -> String {
+        last_lines(&self.directory)
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let terminated = i32::try_from(self.process.id()).is_ok_and(|pid| {
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGTERM,
+            )
+            .is_ok()
+        });
+        if !terminated {
+            let _ = self.process.kill();
+        }
+        let _ = self.process.wait();
+    }
+}
+
+async fn answer(socket: &Path) -> Option<(Channel, String)> {
+    let channel = containerd_client::connect(socket).await.ok()?;
+    let response = VersionClient::new(channel.clone()).version(()).await.ok()?;
+    Some((channel, response.into_inner().version))
+}
+
+fn configuration(directory: &Path, socket: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        "version = 3
+root = '{directory}/root'
+state = '{directory}/state'
+disabled_plugins = [
+  'io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime', 'io.containerd.grpc.v1.cri',
+  'io.containerd.nri.v1.nri', 'io.containerd.snapshotter.v1.btrfs', 'io.containerd.snapshotter.v1.zfs',
+  'io.containerd.snapshotter.v1.devmapper', 'io.containerd.snapshotter.v1.blockfile',
+  'io.containerd.snapshotter.v1.erofs', 'io.containerd.tracing.processor.v1.otlp',
+]
+
+[grpc]
+  address = '{}'
+
+[plugins.'io.containerd.internal.v1.opt']
+  path = '{directory}/opt'
+",
+        socket.display()
+    )
+}
+
+fn last_lines(directory: &Path) -> String {
+    let log = std::fs::read_to_string(directory.join("containerd.log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}

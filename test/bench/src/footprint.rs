@@ -1,0 +1,128 @@
+//! What a contestant's pods cost: proportional set size, processes and threads, read from `/proc`.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+/// Sums over a set of processes.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Footprint {
+    /// Proportional set size (a page that n processes share counts 1/n for each), in kB.
+    pub(crate) pss_kb: u64,
+    pub(crate) processes: u64,
+    pub(crate) threads: u64,
+}
+
+impl Footprint {
+    /// Of every process that belongs to shims named `shim` of the containerd at `socket`: the shims, all that descend from
+    /// them (guests, helpers, pause containers), and the processes `tasks` that containerd knows.
+    pub(crate) fn of_side(shim: &str, socket: &Path, tasks: &[u32]) -> Result<Self> {
+        let mut parents: HashMap<u32, u32> = HashMap::new();
+        let mut members: HashSet<u32> = tasks.iter().copied().collect();
+        for pid in processes()? {
+            // Processes come and go while we look; one that has gone has no share in anything.
+            let Some(parent) = status_field(pid, "PPid:") else {
+                continue;
+            };
+            parents.insert(pid, parent);
+            if is_shim(pid, shim, socket) {
+                members.insert(pid);
+            }
+        }
+        loop {
+            let descendants: Vec<u32> = parents
+                .iter()
+                .filter(|(pid, parent)| members.contains(parent) && !members.contains(pid))
+                .map(|(&pid, _)| pid)
+                .collect();
+            if descendants.is_empty() {
+                break;
+            }
+            members.extend(descendants);
+        }
+        let mut sum = Self::default();
+        for pid in members {
+            let Some(pss) = pss_kb(pid) else { continue };
+            sum.pss_kb += pss;
+            sum.processes += 1;
+            sum.threads += u64::from(status_field(pid, "Threads:").unwrap_or_default());
+        }
+        Ok(sum)
+    }
+}
+
+fn processes() -> Result<Vec<u32>> {
+    Ok(std::fs::read_dir("/proc")
+        .context("list /proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+/// By the program that it runs and by containerd's address, which every shim has on its command line or in its
+/// environment: other containerds on this machine may run the same shims.
+fn is_shim(pid: u32, shim: &str, socket: &Path) -> bool {
+    let Ok(program) = std::fs::read_link(of(pid, "exe")) else {
+        return false;
+    };
+    if program.file_name().is_none_or(|name| name != shim) {
+        return false;
+    }
+    let socket = socket.as_os_str().as_encoded_bytes();
+    ["cmdline", "environ"].iter().any(|file| {
+        std::fs::read(of(pid, file))
+            .is_ok_and(|bytes| bytes.windows(socket.len()).any(|window| window == socket))
+    })
+}
+
+fn of(pid: u32, file: &str) -> PathBuf {
+    Path::new("/proc").join(pid.to_string()).join(file)
+}
+
+fn status_field(pid: u32, field: &str) -> Option<u32> {
+    number_after(&std::fs::read_to_string(of(pid, "status")).ok()?, field)
+        .and_then(|number| u32::try_from(number).ok())
+}
+
+fn pss_kb(pid: u32) -> Option<u64> {
+    number_after(
+        &std::fs::read_to_string(of(pid, "smaps_rollup")).ok()?,
+        "Pss:",
+    )
+}
+
+fn number_after(text: &str, field: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(field))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Footprint, number_after};
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let rollup = "Rss:  100 kB\nPss_Dirty:  7 kB\nPss:  42 kB\n";
+        assert_eq!(number_after(rollup, "Pss:"), Some(42));
+        assert_eq!(number_after(rollup, "Swap:"), None);
+    }
+
+    #[test]
+    fn a_known_process_counts_without_any_shim() {
+        let own = Footprint::of_side(
+            "no-such-shim",
+            std::path::Path::new("/nowhere"),
+            &[std::process::id()],
+        )
+        .expect("read /proc");
+        assert!(
+            own.processes >= 1 && own.threads >= 1 && own.pss_kb > 0,
+            "{own:?}"
+        );
+    }
+}
