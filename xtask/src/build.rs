@@ -1,0 +1,166 @@
+//! `cargo xtask build`: the two binaries as they ship.
+mod cross;
+mod elf;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::{step, tools};
+
+/// Largest allowed runner in bytes: every node carries one and every container maps it.
+const RUNNER_LIMIT: u64 = 25_000_000;
+
+/// Processors that we build for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Processor {
+    /// amd64
+    #[value(name = "x86_64", alias = "amd64")]
+    X86_64,
+    /// arm64
+    #[value(name = "aarch64", alias = "arm64")]
+    Aarch64,
+}
+
+impl Processor {
+    /// The one that this program runs on.
+    pub(crate) fn host() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::X86_64),
+            "aarch64" => Ok(Self::Aarch64),
+            other => bail!("build for {other}: Sampan is built for x86_64 and aarch64"),
+        }
+    }
+
+    fn triple(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-musl",
+            Self::Aarch64 => "aarch64-unknown-linux-musl",
+        }
+    }
+
+    /// `e_machine` of an ELF header.
+    fn machine(self) -> u16 {
+        match self {
+            Self::X86_64 => 62,
+            Self::Aarch64 => 183,
+        }
+    }
+}
+
+/// Package and binary of what ships.
+const BINARIES: &[(&str, &str)] = &[
+    ("shim", "containerd-shim-sampan-v1"),
+    ("runner", "sampan-runner"),
+];
+
+/// Builds both binaries for `processor` and returns the directory in which they lie.
+///
+/// With `release` false the development profile is used: quick to build, large and slow to run.
+pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
+    tools::protoc()?;
+    let triple = processor.triple();
+    for (package, binary) in BINARIES {
+        // One after the other: built together, each would get the features that only the other asks for.
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(checkout()).args([
+            "build",
+            "--locked",
+            "--target",
+            triple,
+            "--package",
+            package,
+        ]);
+        if release {
+            cargo.arg("--release");
+        }
+        // They would replace the flags of .cargo/config.toml, and with them the form of the binaries.
+        cargo
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        cross::prepare(&mut cargo, processor)?;
+        step::run(
+            &format!("{binary} for {triple} (some minutes the first time)"),
+            &mut cargo,
+        )?;
+    }
+
+    let profile = if release { "release" } else { "debug" };
+    let built = target_dir().join(triple).join(profile);
+    if !release {
+        return Ok(built);
+    }
+    let dist = target_dir().join("dist").join(triple);
+    fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
+    for (_, name) in BINARIES {
+        let size = check(&built.join(name), processor)?;
+        copy(&built.join(name), &dist.join(name))?;
+        eprintln!(
+            "    {} ({:.1} MB)",
+            dist.join(name).display(),
+            size as f64 / 1e6
+        );
+    }
+    Ok(dist)
+}
+
+/// Copies the two binaries of this machine's processor into `directory`, replacing what is there.
+pub(crate) fn install(directory: &Path) -> Result<()> {
+    let dist = run(Processor::host()?, true)?;
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    for (_, name) in BINARIES {
+        copy(&dist.join(name), &directory.join(name))?;
+        println!("{}", directory.join(name).display());
+    }
+    Ok(())
+}
+
+/// Whether the file is what the documents promise: for the right processor, static, at a fixed address, stripped, and
+/// not too large. Returns its size in bytes.
+fn check(path: &Path, processor: Processor) -> Result<u64> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let header = elf::Header::parse(&bytes).with_context(|| format!("read {}", path.display()))?;
+    ensure!(
+        header.machine == processor.machine(),
+        "{name} is built for another processor (e_machine {})",
+        header.machine
+    );
+    ensure!(
+        header.fixed,
+        "{name} is position-independent: are the rustflags of .cargo/config.toml in force?"
+    );
+    ensure!(
+        !header.dynamic,
+        "{name} is not static: it asks for a dynamic loader"
+    );
+    ensure!(!header.symbols, "{name} is not stripped");
+    let size = bytes.len() as u64;
+    ensure!(
+        name != "sampan-runner" || size < RUNNER_LIMIT,
+        "{name} has {size} bytes; the limit is {RUNNER_LIMIT}"
+    );
+    Ok(size)
+}
+
+/// By a rename: a binary that runs can be replaced, but not written to.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let temporary = to.with_extension("new");
+    fs::copy(from, &temporary)
+        .and_then(|_| fs::rename(&temporary, to))
+        .with_context(|| format!("copy {} to {}", from.display(), to.display()))
+}
+
+/// The root of this checkout.
+pub(crate) fn checkout() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.canonicalize().unwrap_or(root)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from)
+}

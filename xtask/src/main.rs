@@ -1,0 +1,110 @@
+//! What is done to this repository. One file per command; a command's file is its verb.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool: its output is its purpose"
+)]
+
+mod bench;
+mod build;
+mod check;
+mod demo;
+mod guests;
+mod step;
+mod test;
+mod tools;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What is done to this repository")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch and build what the tests run against (containerd, crictl, runc, registry, CNI plugins) into the cache
+    Tools,
+    /// Build the programs that the tests run, from test/guests into the cache
+    Guests {
+        /// Only these (`probe`, `http-js`), with what is built together with them
+        names: Vec<String>,
+    },
+    /// Build the shim and the runner as they ship, static, and copy them to `dist` in cargo's target directory
+    Build {
+        /// With the development profile instead: quick to build, slow to run, not copied
+        #[arg(long)]
+        debug: bool,
+        /// The profile that ships (the default)
+        #[arg(long, conflicts_with = "debug")]
+        release: bool,
+        /// Processor; default: this machine's
+        #[arg(long)]
+        target: Option<build::Processor>,
+    },
+    /// Build, and copy the two binaries to where containerd finds them
+    Install {
+        /// Directory, as /usr/local/bin
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Run everything that must hold: format, lints, unit tests, tests with real containerds
+    Test {
+        /// Only steps whose name contains one of these
+        steps: Vec<String>,
+    },
+    /// Show a Wasm artifact on its way from a registry through containerd to its output (as root)
+    Demo {
+        /// For the demo itself
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Hold something against the world outside
+    Check {
+        #[command(subcommand)]
+        what: Check,
+    },
+    /// Build every contestant and measure start-up, throughput and memory side by side (as root)
+    Bench {
+        /// For the bench itself: `-- --quick`, `-- --sides floor,sampan`; `-- --help` lists them
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Check {
+    /// Whether wasmtime is the newest patch of its line, and which advisories cover it
+    Engine,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Tools => tools::run(),
+        Command::Guests { names } => guests::run(&names),
+        Command::Build { debug, target, .. } => {
+            let processor = target.map_or_else(build::Processor::host, Ok)?;
+            let directory = build::run(processor, !debug)?;
+            println!("{}", directory.display());
+            Ok(())
+        }
+        Command::Install { to } => build::install(&to),
+        Command::Test { steps } => test::run(&steps),
+        Command::Demo { arguments } => demo::run(&arguments),
+        Command::Check {
+            what: Check::Engine,
+        } => match check::engine()? {
+            check::Engine::Newest => Ok(()),
+            check::Engine::Unknown(why) => {
+                println!("skipped: {why}");
+                Ok(())
+            }
+        },
+        Command::Bench { arguments } => bench::run(&arguments),
+    }
+}

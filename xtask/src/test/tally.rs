@@ -1,0 +1,131 @@
+//! Counting tests over several runs of cargo.
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// How many tests had which end.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    filtered: u64,
+}
+
+impl Tally {
+    /// Runs `cargo test`, shows what it says and counts. A test that could not run and said `skipped: why` counts as
+    /// ignored, not as passed.
+    pub(super) fn run(&mut self, what: &str, command: &mut Command, flags: &[&str]) -> Result<()> {
+        let began = Instant::now();
+        let mut child = command
+            // Output of tests that passed, which is where the skipped ones say why.
+            .args(["--", "--show-output"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {what}"))?;
+        let stdout = child.stdout.take().context("take the output of cargo")?;
+        let mut reader = Reader::default();
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.context("read the output of cargo")?;
+            let line = String::from_utf8_lossy(&line);
+            if self.note(&mut reader, &line) {
+                eprintln!("{line}");
+            }
+        }
+        let status = child.wait().with_context(|| format!("wait for {what}"))?;
+        if !status.success() {
+            bail!("{what}: cargo ended with {status}");
+        }
+        eprintln!("    {:.1} s", began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Takes one line of output; returns whether it is worth showing.
+    fn note(&mut self, reader: &mut Reader, line: &str) -> bool {
+        if line == "successes:" {
+            reader.successes = true;
+            return false;
+        }
+        if line == "failures:" {
+            reader.successes = false;
+        }
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            reader.successes = false;
+            let count = |word: &str| {
+                counts
+                    .split([';', '.'])
+                    .find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<u64>().ok())
+                    .unwrap_or(0)
+            };
+            let skipped = std::mem::take(&mut reader.skipped);
+            self.passed += count("passed").saturating_sub(skipped);
+            self.failed += count("failed");
+            self.ignored += count("ignored") + skipped;
+            self.filtered += count("filtered out");
+            return true;
+        }
+        let skipped = line.starts_with("skipped: ");
+        if skipped {
+            reader.skipped += 1;
+        }
+        skipped || !reader.successes
+    }
+
+    /// The closing line, as cargo writes it.
+    pub(super) fn line(&self, ok: bool, took: Duration) -> String {
+        format!(
+            "test result: {}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s",
+            if ok { "ok" } else { "FAILED" },
+            self.passed,
+            self.failed,
+            self.ignored,
+            self.filtered,
+            took.as_secs_f64()
+        )
+    }
+}
+
+/// What the lines so far were.
+#[derive(Default)]
+struct Reader {
+    /// Inside the output of tests that passed.
+    successes: bool,
+    /// Tests of the running binary that said they were skipped.
+    skipped: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up_and_skipped_tests_did_not_pass() {
+        let output = "running 3 tests\ntest a ... ok\n\nsuccesses:\n\n---- b stdout ----\nskipped: containerd needs root\nchatter\n\n\
+                      successes:\n    a\n    b\n\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s\n\
+                      test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s";
+        let mut tally = Tally::default();
+        let mut reader = Reader::default();
+        let shown: Vec<_> = output
+            .lines()
+            .filter(|line| tally.note(&mut reader, line))
+            .collect();
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 3,
+                failed: 2,
+                ignored: 2,
+                filtered: 2
+            }
+        );
+        assert!(shown.contains(&"skipped: containerd needs root") && !shown.contains(&"chatter"));
+        assert_eq!(
+            tally.line(false, Duration::from_millis(2500)),
+            "test result: FAILED. 3 passed; 2 failed; 2 ignored; 0 measured; 2 filtered out; finished in 2.50s"
+        );
+    }
+}
