@@ -157,21 +157,25 @@ fn exists(directory: &Path, error: std::io::Error) -> Result<(), JailError> {
     }
 }
 
-fn inherit(directory: &Path, file: &str) -> Result<(), JailError> {
-    let read = |path: PathBuf| {
-        fs::read_to_string(&path).map_err(|source| JailError::Cgroup {
-            attempt: "read",
-            path,
-            source,
-        })
-    };
-    if !read(directory.join(file))?.trim().is_empty() {
-        return Ok(());
+/// Gives a directory what the one above it has, unless it has its own. The one above it may be empty too: whoever
+/// makes it at this moment has not come so far yet.
+fn inherit(directory: &Path, file: &str) -> Result<String, JailError> {
+    let path = directory.join(file);
+    let own = fs::read_to_string(&path).map_err(|source| JailError::Cgroup {
+        attempt: "read",
+        path: path.clone(),
+        source,
+    })?;
+    if !own.trim().is_empty() {
+        return Ok(own);
     }
-    let Some(parent) = directory.parent() else {
-        return Ok(());
+    let above = match directory.parent() {
+        Some(parent) if parent.join(file).exists() => inherit(parent, file)?,
+        // The root of a hierarchy is never empty.
+        _ => return Ok(own),
     };
-    super::write(&directory.join(file), read(parent.join(file))?.trim())
+    super::write(&path, above.trim())?;
+    Ok(above)
 }
 
 /// Makes the directory, and lets every controller that the machine has reach down to it.
@@ -243,6 +247,23 @@ mod tests {
                 )
             ]
         );
+    }
+
+    #[test]
+    fn processors_come_down_through_a_directory_that_is_just_being_made() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let (pod, container) = (root.path().join("pod"), root.path().join("pod/container"));
+        fs::create_dir_all(&container).expect("made");
+        let file = |directory: &Path| directory.join("cpuset.cpus");
+        fs::write(file(root.path()), "0-1\n").expect("written");
+        for empty in [&pod, &container] {
+            fs::write(file(empty), "\n").expect("written");
+        }
+        inherit(&container, "cpuset.cpus").expect("inherited");
+        for directory in [&pod, &container] {
+            let cpus = fs::read_to_string(file(directory)).expect("readable");
+            assert_eq!(cpus.trim(), "0-1", "{}", directory.display());
+        }
     }
 
     #[test]
