@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(crate) struct Supervisor {
     pub(crate) containerd: Containerd,
     pub(crate) events: Events,
     containers: Mutex<HashMap<String, Slot>>,
+    /// Where it listens; none once nobody is to find it any more.
+    socket: Mutex<Option<PathBuf>>,
     /// Told whenever the last container may be gone.
     changed: Notify,
     over: Notify,
@@ -100,6 +102,29 @@ impl Supervisor {
         }
     }
 
+    /// Takes the socket away if this container is the last one. Before the container goes: containerd removes the bundle
+    /// as soon as it has heard of the deletion, and without a bundle it runs no `delete` for a supervisor that is killed
+    /// then. Whoever is connected goes on, and what is at this path later is another supervisor's.
+    pub(crate) fn goes(&self, id: &str) {
+        let last = self.containers().keys().all(|other| other == id);
+        if last {
+            self.leave_socket();
+        }
+    }
+
+    fn leave_socket(&self) {
+        let socket = self
+            .socket
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(socket) = socket
+            && let Err(error) = std::fs::remove_file(&socket)
+        {
+            tracing::warn!(%error, socket = %socket.display(), "the socket stays behind");
+        }
+    }
+
     /// Ends the supervisor if it serves nobody (Shutdown).
     pub(crate) fn end_if_empty(&self) {
         if self.containers().is_empty() {
@@ -157,6 +182,7 @@ async fn run(
         containerd: Containerd::new(&bootstrap.grpc_address, &bootstrap.namespace),
         events,
         containers: Mutex::default(),
+        socket: Mutex::new(Some(socket.to_owned())),
         changed: Notify::new(),
         over: Notify::new(),
     });
@@ -171,11 +197,9 @@ async fn run(
         () = supervisor.over.notified() => {}
         () = supervisor.idle() => {}
     }
-    // Guests inherit no socket and nobody else removes it. Now, while it still listens: containerd may start a container
-    // of the same id as soon as it has the answer to Shutdown, and what is at this path then is the next supervisor's.
-    if let Err(error) = std::fs::remove_file(socket) {
-        tracing::warn!(%error, socket = %socket.display(), "the socket stays behind");
-    }
+    // Nobody else removes it. Now, while it still listens: containerd may start a container of the same id as soon as it
+    // has the answer to Shutdown.
+    supervisor.leave_socket();
     tracing::info!("supervisor ends");
     // Answers that are under way are finished; then the queue of events ends with its senders.
     server.shutdown().await.context("end the Task service")?;

@@ -220,6 +220,9 @@ impl Task for TaskService {
     ) -> ttrpc::Result<DeleteResponse> {
         let container = answer(self.main_process(&request.id, &request.exec_id))?;
         let pid = container.pid();
+        if container.phase() != Phase::Running {
+            self.supervisor.goes(&request.id);
+        }
         let exit: Exit = answer(container.delete().await)?;
         self.supervisor.events.publish(&TaskDelete {
             container_id: request.id.clone(),

@@ -154,7 +154,6 @@ async fn killed(version: Version) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "known defect: a supervisor of a pod that is killed can leave the cgroups and records of its containers, because containerd removes their bundles before it can run `delete`"]
 async fn a_killed_process_is_seen_and_leaves_nothing_on_2() -> Result<()> {
     killed(Version::V2).await
 }
@@ -243,7 +242,6 @@ async fn a_killed_containerd_finds_its_pods_again_on_1_7() -> Result<()> {
 
 /// While a container of a pod compiles, its helper or its supervisor dies.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "known defect: a supervisor of a pod that is killed can leave the cgroups and records of its containers, because containerd removes their bundles before it can run `delete`"]
 async fn killed_while_compiling_leaves_nothing() -> Result<()> {
     let Some(house) = house(Version::V2).await? else {
         return Ok(());

@@ -149,7 +149,6 @@ async fn supervisor_killed(version: Version) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "known defect: a supervisor that is killed when its container has stopped can leave its socket in /run/containerd/s"]
 async fn a_killed_supervisor_leaves_nothing_on_2() -> Result<()> {
     supervisor_killed(Version::V2).await
 }
@@ -203,32 +202,13 @@ async fn a_supervisor_killed_while_deleting_leaves_nothing() -> Result<()> {
         signal(supervisor, SIGKILL)?;
         let _answer = delete.await?;
         deleted(&mut task).await?;
-        // Its socket may stay (the ignored test below has the reason); nothing else may.
-        let clean = async || {
-            let left = containerd.leftovers();
-            let sockets = left
-                .files
-                .iter()
-                .all(|path| path.starts_with("/run/containerd/s"));
-            let clean = sockets
-                && left.processes.is_empty()
-                && left.mounts.is_empty()
-                && left.cgroups.is_empty();
-            Ok(clean.then_some(()))
-        };
-        if until("the end of all but the socket", DEADLINE, clean)
-            .await
-            .is_err()
-        {
-            bail!("{}", containerd.leftovers());
-        }
+        containerd.assert_clean().await?;
     }
     Ok(())
 }
 
 /// As far as chance goes, at every step of it.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "known defect: when the supervisor is killed after Delete has reached it, containerd removes the bundle before it can run `delete`, and the socket in /run/containerd/s stays"]
 async fn a_supervisor_killed_while_deleting_leaves_nothing_at_any_step() -> Result<()> {
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
