@@ -61,6 +61,8 @@ pub struct Refusal {
 /// Sorts of reasons; the supervisor makes a gRPC code of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusalKind {
+    /// The engine cannot use what the store has.
+    BadArtifact,
     /// Not a program, or one that this version cannot run.
     InvalidProgram,
     /// The program wants something that no host function gives.

@@ -46,10 +46,8 @@ fn link(door: &Door) -> Result<Linked, Refusal> {
 fn load_kind(error: &LoadError) -> RefusalKind {
     match error {
         LoadError::Writable { .. } => RefusalKind::Permission,
-        LoadError::Read(_)
-        | LoadError::NotAnArtifact
-        | LoadError::Engine { .. }
-        | LoadError::Incompatible { .. } => RefusalKind::Internal,
+        LoadError::NotAnArtifact | LoadError::Incompatible { .. } => RefusalKind::BadArtifact,
+        LoadError::Read(_) | LoadError::Engine { .. } => RefusalKind::Internal,
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use jail::CompileRequest;
-use plan::CompileConfig;
+use plan::{CompileConfig, Digest};
 use store::{Artifact, Claim, Slot, Store};
 
 use crate::failure::{Failure, Kind, Outcome};
@@ -25,14 +25,23 @@ impl Compiler<'_> {
     /// that.
     pub(crate) async fn compile(&self, store: &Store, bytes: Bytes) -> Outcome<Artifact> {
         let name = bytes.name.clone();
+        let mut digest = bytes.digest;
+        // The right to compile first: who only waits for another's work need not copy the guest into memory.
+        let mut claim = self.claim(store, digest).await?;
+        if let Claim::Hit(artifact) = claim {
+            return Ok(artifact);
+        }
         let sealed = blocking(move || bytes.seal()).await?;
         sealed
             .guest()
             .expect_wasm(&name)
             .map_err(|error| Failure::new(Kind::Invalid, error))?;
-        let digest = *sealed.digest();
-        let (fingerprint, claims) = (self.fingerprint.to_owned(), store.clone());
-        let claim = blocking(move || claims.claim(&digest, &fingerprint).map_err(of_store)).await?;
+        if *sealed.digest() != digest {
+            // Somebody wrote to the file since it was hashed: what counts is what was copied.
+            digest = *sealed.digest();
+            drop(claim);
+            claim = self.claim(store, digest).await?;
+        }
         let slot = match claim {
             Claim::Hit(artifact) => return Ok(artifact),
             Claim::Make(slot) => slot,
@@ -45,6 +54,11 @@ impl Compiler<'_> {
         let artifact = blocking(move || slot.publish().map_err(of_store)).await?;
         tracing::info!(%digest, milliseconds = begun.elapsed().as_millis(), "compiled");
         Ok(artifact)
+    }
+
+    async fn claim(&self, store: &Store, digest: Digest) -> Outcome<Claim> {
+        let (fingerprint, store) = (self.fingerprint.to_owned(), store.clone());
+        blocking(move || store.claim(&digest, &fingerprint).map_err(of_store)).await
     }
 
     async fn run(&self, place: &Path, slot: &Slot, sealed: &image::Sealed) -> Outcome<()> {
@@ -94,8 +108,12 @@ impl Compiler<'_> {
                     place.display()
                 ),
             ),
+            Some(KILLED) => Failure::new(
+                Kind::Exhausted,
+                "compiling was killed from outside (SIGKILL), by the kernel where the node runs out of memory or by a person: it is tried again at the next start",
+            ),
             // Without the signal that its filter forbids, an aborting process ends by a fault instead.
-            Some(134 | 137 | 139) => Failure::new(
+            Some(134 | 139) => Failure::new(
                 Kind::Exhausted,
                 format!(
                     "compiling needs more than {} bytes of memory ([compile] max-memory in /etc/sampan/config.toml): {reason}",
@@ -109,6 +127,9 @@ impl Compiler<'_> {
         })
     }
 }
+
+/// The status of a process that SIGKILL ended.
+const KILLED: i32 = 128 + nix::libc::SIGKILL;
 
 /// Work that waits for disk, processor or a lock, on a thread of its own.
 async fn blocking<T: Send + 'static>(

@@ -6,7 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
-use jail::{Cgroup, Filter, JailError, Launch, Report, Rootfs, RootfsMount, SpawnRequest};
+use jail::{
+    Cgroup, Filter, JailError, Launch, Refusal, RefusalKind, Report, Rootfs, RootfsMount,
+    SpawnRequest,
+};
 use plan::{CgroupDriver, Digest, Options, Plan, Role};
 use store::{Artifact, Limits, Store, StoreError};
 use tokio::sync::oneshot;
@@ -76,7 +79,7 @@ pub(crate) async fn create(
             return Err(stopped);
         }
     };
-    Ok(Container::new(Parts {
+    let parts = Parts {
         id: plan.id,
         bundle: order.bundle,
         uris: order.uris,
@@ -84,8 +87,8 @@ pub(crate) async fn create(
         process,
         dir: made.dir,
         rootfs: made.rootfs,
-        held: made.held,
-    }))
+    };
+    Ok(Container::new(parts, made.held))
 }
 
 /// What exists of a container that is being made.
@@ -202,7 +205,7 @@ async fn prepare(
     let name = bytes.name.clone();
     let runner = node::runner(order.options.runner.as_deref(), &supervisor.config)
         .map_err(Failure::invalid)?;
-    let artifact = artifact(supervisor, &runner, bytes).await?;
+    let compiled = compiled(supervisor, &runner, bytes).await?;
     let launch = Launch {
         jail: plan.jail.clone(),
         guest: guest_plan.clone(),
@@ -211,14 +214,19 @@ async fn prepare(
     let child = jail::spawn(SpawnRequest {
         runner: &runner,
         launch: &launch,
-        artifact: artifact.descriptor(),
+        artifact: compiled.artifact.descriptor(),
         rootfs,
         stdio: [ends.stdin, ends.stdout, ends.stderr].map(Some),
         cgroup: &made.cgroup,
     })
     .map_err(|error| of_jail(&error))?;
     made.note(child.pid())?;
-    ready(&child).await.map_err(|failure| failure.of(&name))?;
+    if let Some(refusal) = ready(&child).await? {
+        if refusal.kind == RefusalKind::BadArtifact {
+            compiled.discard();
+        }
+        return Err(of_refusal(&refusal).of(&name));
+    }
     Ok(Process::Guest(child))
 }
 
@@ -237,8 +245,25 @@ fn assemble(order: &Order, plan: &Plan, bundle: &Path) -> Outcome<Rootfs> {
     assembled.map_err(|error| of_jail(&error))
 }
 
+/// A program in the store.
+struct Compiled {
+    artifact: Artifact,
+    store: Store,
+    digest: Digest,
+    fingerprint: String,
+}
+
+impl Compiled {
+    /// Takes it out of the store, so that the next start compiles it anew.
+    fn discard(&self) {
+        if let Err(error) = self.store.discard(&self.digest, &self.fingerprint) {
+            tracing::warn!(%error, digest = %self.digest, "an artifact that cannot be used stays");
+        }
+    }
+}
+
 /// The compiled program: from the store, or made now.
-async fn artifact(supervisor: &Supervisor, runner: &Path, bytes: Bytes) -> Outcome<Artifact> {
+async fn compiled(supervisor: &Supervisor, runner: &Path, bytes: Bytes) -> Outcome<Compiled> {
     let config = &supervisor.config;
     let limits = Limits {
         max_bytes: config.store.max_bytes,
@@ -246,15 +271,23 @@ async fn artifact(supervisor: &Supervisor, runner: &Path, bytes: Bytes) -> Outco
     let store = Store::open(&config.store.path, limits).map_err(of_store)?;
     let fingerprint = node::fingerprint(runner, &store).map_err(Failure::internal)?;
     let digest: Digest = bytes.digest;
-    if let Some(artifact) = store.lookup(&digest, &fingerprint).map_err(of_store)? {
-        return Ok(artifact);
-    }
-    let compiler = Compiler {
-        runner,
-        limits: &config.compile,
-        fingerprint: &fingerprint,
+    let artifact = match store.lookup(&digest, &fingerprint).map_err(of_store)? {
+        Some(artifact) => artifact,
+        None => {
+            let compiler = Compiler {
+                runner,
+                limits: &config.compile,
+                fingerprint: &fingerprint,
+            };
+            compiler.compile(&store, bytes).await?
+        }
     };
-    compiler.compile(&store, bytes).await
+    Ok(Compiled {
+        artifact,
+        store,
+        digest,
+        fingerprint,
+    })
 }
 
 async fn native(
@@ -298,28 +331,29 @@ fn filter(plan: &Plan) -> Outcome<Option<Filter>> {
     compiled.map_err(|error| Failure::new(Kind::Invalid, format!("linux.seccomp: {error}")))
 }
 
-/// Waits until the runner stands in its jail with the program linked, or says why not.
-async fn ready(child: &jail::Child) -> Outcome<()> {
+/// Waits until the runner stands in its jail with the program linked; gives the reason if it cannot.
+async fn ready(child: &jail::Child) -> Outcome<Option<Refusal>> {
     let control = child
         .control()
         .ok_or_else(|| Failure::internal(anyhow::anyhow!("a runner without a wire")))?;
     loop {
         jail::readable(control).await.map_err(Failure::internal)?;
         match child.read_report().map_err(|error| of_jail(&error))? {
-            Some(Report::Ready) => return Ok(()),
-            Some(Report::Refused(refusal)) => return Err(of_refusal(&refusal)),
+            Some(Report::Ready) => return Ok(None),
+            Some(Report::Refused(refusal)) => return Ok(Some(refusal)),
             None => {}
         }
     }
 }
 
-fn of_refusal(refusal: &jail::Refusal) -> Failure {
-    use jail::RefusalKind as Refused;
+fn of_refusal(refusal: &Refusal) -> Failure {
     let kind = match refusal.kind {
-        Refused::InvalidProgram | Refused::MissingImport => Kind::Invalid,
-        Refused::NotFound => Kind::NotFound,
-        Refused::Mount | Refused::Permission | Refused::Unsupported => Kind::Precondition,
-        Refused::Internal => Kind::Internal,
+        RefusalKind::InvalidProgram | RefusalKind::MissingImport => Kind::Invalid,
+        RefusalKind::NotFound => Kind::NotFound,
+        RefusalKind::Mount | RefusalKind::Permission | RefusalKind::Unsupported => {
+            Kind::Precondition
+        }
+        RefusalKind::BadArtifact | RefusalKind::Internal => Kind::Internal,
     };
     Failure::new(kind, &refusal.message)
 }

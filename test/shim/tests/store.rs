@@ -437,3 +437,25 @@ async fn a_crash_in_the_middle_leaves_no_half_artifact() -> Result<()> {
     );
     containerd.assert_clean().await
 }
+
+/// A header that is whole with nonsense behind it: told once, then made anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_artifact_is_made_anew() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let image = layer(&containerd, "hello.wasm").await?;
+    let artifact = only_artifact(&containerd, &image).await?;
+    let mut bytes = fs::read(&artifact)?;
+    bytes[64..].fill(0);
+    fs::set_permissions(&artifact, fs::Permissions::from_mode(0o600))?;
+    fs::write(&artifact, bytes)?;
+    fs::set_permissions(&artifact, fs::Permissions::from_mode(0o400))?;
+
+    let status = refusal(containerd.task(&image).args(["/"]).create().await.map(drop))?;
+    expect(&status, Code::Internal, &["layer sha256:"]);
+    assert_eq!(containerd.task(&image).args(["/"]).run().await?.status, 0);
+    assert_eq!(compilations(&containerd), 2);
+    assert_eq!(artifacts(&containerd).len(), 1);
+    containerd.assert_clean().await
+}
