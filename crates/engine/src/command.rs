@@ -57,6 +57,11 @@ pub(crate) fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
+/// Marks what fails before the guest's own code is called.
+fn set_up<T>(instantiated: wasmtime::Result<T>) -> wasmtime::Result<T> {
+    instantiated.map_err(|error| error.context(SetUp))
+}
+
 pub(crate) async fn module(
     engine: &Engine,
     pre: &InstancePre<ModuleState>,
@@ -65,10 +70,7 @@ pub(crate) async fn module(
     budget: &Arc<Budget>,
 ) -> wasmtime::Result<i32> {
     let mut store = lasting(ModuleState::store(engine, grants, budget)?);
-    let instance = pre
-        .instantiate_async(&mut *store)
-        .await
-        .map_err(|error| error.context(SetUp))?;
+    let instance = set_up(pre.instantiate_async(&mut *store).await)?;
     if export != "_start"
         && export != INITIALIZE
         && let Some(initialize) = instance.get_func(&mut *store, INITIALIZE)
@@ -103,10 +105,7 @@ pub(crate) async fn cli2(
     budget: &Arc<Budget>,
 ) -> wasmtime::Result<i32> {
     let mut store = lasting(own(engine, grants, budget)?);
-    let command = pre
-        .instantiate_async(&mut *store)
-        .await
-        .map_err(|error| error.context(SetUp))?;
+    let command = set_up(pre.instantiate_async(&mut *store).await)?;
     let result = command.wasi_cli_run().call_run(&mut *store).await?;
     Ok(i32::from(result.is_err()))
 }
@@ -118,10 +117,7 @@ pub(crate) async fn cli3(
     budget: &Arc<Budget>,
 ) -> wasmtime::Result<i32> {
     let mut store = lasting(own(engine, grants, budget)?);
-    let command = pre
-        .instantiate_async(&mut *store)
-        .await
-        .map_err(|error| error.context(SetUp))?;
+    let command = set_up(pre.instantiate_async(&mut *store).await)?;
     let result = store
         .run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await)
         .await??;
@@ -136,10 +132,7 @@ pub(crate) async fn export(
     budget: &Arc<Budget>,
 ) -> wasmtime::Result<i32> {
     let mut store = lasting(own(engine, grants, budget)?);
-    let instance = pre
-        .instantiate_async(&mut *store)
-        .await
-        .map_err(|error| error.context(SetUp))?;
+    let instance = set_up(pre.instantiate_async(&mut *store).await)?;
     let Some(function) = instance.get_func(&mut *store, name) else {
         wasmtime::bail!("no function `{name}`");
     };

@@ -5,6 +5,7 @@
 //!              \-------------- exit or Delete ----------^
 //! ```
 
+use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -22,6 +23,15 @@ use crate::stdio::{Held, Uris};
 
 /// A container that was created.
 pub(crate) struct Container {
+    parts: Parts,
+    held: Mutex<Held>,
+    phase: watch::Sender<Phase>,
+    /// Held while a start or an exit is carried out and published: events keep their order.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// What a container is made of; the same from Create to Delete.
+pub(crate) struct Parts {
     pub(crate) id: ContainerId,
     /// The bundle's directory, for containerd's State.
     pub(crate) bundle: String,
@@ -32,10 +42,14 @@ pub(crate) struct Container {
     pub(crate) dir: RunDir,
     /// Kept for its clean-up, where it had to be mounted in the host's view.
     pub(crate) rootfs: Option<Rootfs>,
-    pub(crate) held: Mutex<Held>,
-    phase: watch::Sender<Phase>,
-    /// Held while a start or an exit is carried out and published: events keep their order.
-    turn: tokio::sync::Mutex<()>,
+}
+
+impl Deref for Container {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 /// What runs in it.
@@ -81,29 +95,11 @@ impl Exit {
     }
 }
 
-/// What a container is made of.
-pub(crate) struct Parts {
-    pub(crate) id: ContainerId,
-    pub(crate) bundle: String,
-    pub(crate) uris: Uris,
-    pub(crate) cgroup: Cgroup,
-    pub(crate) process: Process,
-    pub(crate) dir: RunDir,
-    pub(crate) rootfs: Option<Rootfs>,
-    pub(crate) held: Held,
-}
-
 impl Container {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts, held: Held) -> Self {
         Self {
-            id: parts.id,
-            bundle: parts.bundle,
-            uris: parts.uris,
-            cgroup: parts.cgroup,
-            process: parts.process,
-            dir: parts.dir,
-            rootfs: parts.rootfs,
-            held: Mutex::new(parts.held),
+            parts,
+            held: Mutex::new(held),
             phase: watch::Sender::new(Phase::Created),
             turn: tokio::sync::Mutex::new(()),
         }
