@@ -1,12 +1,9 @@
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use harness::{Containerd, Cri, Registry, image};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use harness::{Containerd, Cri, Registry, guest, image};
 
 use crate::screen::{Screen, milliseconds};
 
@@ -91,7 +88,7 @@ async fn chapters(screen: &mut Screen, registry: &Registry, containerd: &Contain
         ("hello", "wasip1"),
         ("http-p2", "wasip2"),
     ] {
-        let wasm = guest(name)?;
+        let wasm = guest(&format!("{name}.wasm"))?;
         let size = wasm.len();
         let artifact = image::cncf(wasm, os);
         let reference = registry.push(&format!("{name}:v1"), &artifact).await?;
@@ -263,7 +260,7 @@ async fn times(screen: &mut Screen, containerd: &Containerd, hello: &str) -> Res
 
 async fn by_ctr(screen: &mut Screen, registry: &Registry, containerd: &Containerd) -> Result<()> {
     let content = image::Rootfs::new()
-        .file("hello.wasm", guest("hello")?)
+        .file("hello.wasm", guest("hello.wasm")?)
         .entrypoint(["/hello.wasm"])
         .build()?;
     let reference = registry.push("hello-file:v1", &content).await?;
@@ -296,45 +293,13 @@ async fn by_ctr(screen: &mut Screen, registry: &Registry, containerd: &Container
     Ok(())
 }
 
+/// What the server at the pod's address answers.
 async fn get(address: IpAddr, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect((address, 8080)).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: demo\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("the answer has no end of its head")?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "the answer is {head}");
-    let body = if head
-        .to_ascii_lowercase()
-        .contains("transfer-encoding: chunked")
-    {
-        dechunk(body)
-    } else {
-        body.to_owned()
-    };
-    Ok(body)
-}
-
-/// The content of a chunked body (RFC 9112, section 7.1) that is text.
-fn dechunk(mut body: &str) -> String {
-    let mut text = String::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
-        let Some(chunk) = rest.get(..size).filter(|chunk| !chunk.is_empty()) else {
-            break;
-        };
-        text.push_str(chunk);
-        body = rest.get(size + 2..).unwrap_or_default();
-    }
-    text
-}
-
-fn guest(name: &str) -> Result<Vec<u8>> {
-    let path = tools::cache_dir()?
-        .join("guests")
-        .join(format!("{name}.wasm"));
-    fs::read(Path::new(&path))
-        .with_context(|| format!("read {}: run `cargo xtask guests`", path.display()))
+    let answer = harness::get((address, 8080).into(), path).await?;
+    ensure!(
+        answer.status == 200,
+        "{path} is answered with {}",
+        answer.status
+    );
+    Ok(answer.text())
 }
