@@ -25,5 +25,6 @@ mod stdio;
 
 pub use compile::{CompileError, Kind, compile};
 pub use fingerprint::fingerprint;
+pub use limits::NewerLimit;
 pub use link::{LinkError, Linked};
 pub use program::{LoadError, Program};

@@ -6,21 +6,27 @@ use wasmtime::ResourceLimiter;
 /// Bytes that one element of a table takes in the host.
 const ELEMENT: u64 = 8;
 
+/// The limit in bytes where it was changed since the last call. Asked whenever a guest wants to grow, which is when it
+/// counts: so no thread has to wait for a change.
+pub type NewerLimit = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
 /// The memory that all instances of a container may have together.
 ///
 /// wasmtime's own `StoreLimits` bounds each memory for itself, and each request of an HTTP guest
 /// has its own store: only a sum over all of them says what the container uses.
 pub(crate) struct Budget {
-    limit: u64,
+    limit: AtomicU64,
+    newer: NewerLimit,
     used: AtomicU64,
     refused: AtomicBool,
 }
 
 impl Budget {
     /// A budget of `limit` bytes; `None` counts, but refuses nothing.
-    pub(crate) fn new(limit: Option<u64>) -> Arc<Self> {
+    pub(crate) fn new(limit: Option<u64>, newer: NewerLimit) -> Arc<Self> {
         Arc::new(Self {
-            limit: limit.unwrap_or(u64::MAX),
+            limit: AtomicU64::new(limit.unwrap_or(u64::MAX)),
+            newer,
             used: AtomicU64::new(0),
             refused: AtomicBool::new(false),
         })
@@ -28,7 +34,7 @@ impl Budget {
 
     /// Bytes that it allows.
     pub(crate) fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Whether anybody was ever refused.
@@ -37,10 +43,14 @@ impl Budget {
     }
 
     fn take(&self, bytes: u64) -> bool {
+        if let Some(limit) = (self.newer)() {
+            self.limit.store(limit, Ordering::Relaxed);
+        }
+        let limit = self.limit();
         let taken = self
             .used
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
+                used.checked_add(bytes).filter(|sum| *sum <= limit)
             });
         if taken.is_err() {
             self.refused.store(true, Ordering::Relaxed);
@@ -124,7 +134,7 @@ mod tests {
 
     #[test]
     fn memories_of_all_stores_count_together_and_come_back() {
-        let budget = Budget::new(Some(100));
+        let budget = Budget::new(Some(100), Box::new(|| None));
         let mut one = Share::of(&budget);
         let mut two = Share::of(&budget);
         assert!(one.memory_growing(0, 60, None).expect("asked"));
@@ -137,8 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_limit_counts_from_the_next_growth_on() {
+        let newer = std::sync::Mutex::new(vec![None, Some(50), None, Some(200)].into_iter());
+        let budget = Budget::new(
+            Some(100),
+            Box::new(move || newer.lock().expect("one thread").next().flatten()),
+        );
+        let mut share = Share::of(&budget);
+        assert!(share.memory_growing(0, 60, None).expect("asked"));
+        // What is above a lowered limit stays, and nothing is added.
+        assert!(!share.memory_growing(60, 61, None).expect("asked"));
+        assert!(!share.memory_growing(60, 61, None).expect("asked"));
+        assert!(share.memory_growing(60, 200, None).expect("asked"));
+    }
+
+    #[test]
     fn a_growth_that_the_system_refused_does_not_count() {
-        let budget = Budget::new(Some(100));
+        let budget = Budget::new(Some(100), Box::new(|| None));
         let mut share = Share::of(&budget);
         assert!(share.memory_growing(0, 100, None).expect("asked"));
         share

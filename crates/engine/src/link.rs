@@ -12,7 +12,7 @@ use crate::compile::{Kind, one_line};
 use crate::entry::{self, ComponentCall};
 use crate::grants::Grants;
 use crate::http;
-use crate::limits::Budget;
+use crate::limits::{Budget, NewerLimit};
 use crate::program::{Code, Program};
 use crate::state::{ComponentState, ModuleState};
 use crate::{command, config, imports, program};
@@ -271,13 +271,16 @@ impl Linked {
     /// Runs the guest to its end and gives the exit code: the guest's own, or one of
     /// [`ExitCode`], with the reason on standard error.
     ///
+    /// `newer_limit` gives the bytes of memory that the guest may have where that changes while it runs; at first it is
+    /// what the plan says.
+    ///
     /// Uses the process's descriptors 0, 1 and 2 and starts threads: everything that asks for a
     /// single thread has to be done. Leaves behind what the end of the process cleans up: exit
     /// with the code.
     #[must_use]
-    pub fn run(self, guest: &GuestPlan, preopens: &[Preopen]) -> i32 {
+    pub fn run(self, guest: &GuestPlan, preopens: &[Preopen], newer_limit: NewerLimit) -> i32 {
         let grants = Grants::new(guest, preopens);
-        let budget = Budget::new(guest.limits.memory);
+        let budget = Budget::new(guest.limits.memory, newer_limit);
         // Never taken down: the process ends with its guest, and the kernel takes all of it back
         // in one go.
         let this = ManuallyDrop::new(self);

@@ -6,6 +6,7 @@
 
 mod hierarchy;
 mod limits;
+mod oom;
 mod statistics;
 #[cfg_attr(not(feature = "native"), path = "cgroup/without_systemd.rs")]
 mod systemd;
@@ -20,6 +21,7 @@ use oci_spec::runtime::LinuxResources;
 use plan::{CgroupDriver, CgroupPlan};
 use rustix::fs::{Mode, OFlags};
 
+pub use oom::OomWatch;
 pub use statistics::{IoCount, Stats, StatsV1, StatsV2, UsageV1};
 
 use crate::error::JailError;

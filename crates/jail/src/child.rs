@@ -2,6 +2,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
@@ -101,6 +102,23 @@ impl Child {
         match &self.control {
             Some(control) => word(control.as_fd()),
             None => Ok(()),
+        }
+    }
+
+    /// The bytes of memory that a runner's guest may have from now on; the runner looks when the guest asks for more.
+    /// That the process has ended, or is none of a guest, is fine.
+    ///
+    /// # Errors
+    /// [`JailError::System`].
+    pub fn set_memory(&self, bytes: u64) -> Result<(), JailError> {
+        let Some(control) = &self.control else {
+            return Ok(());
+        };
+        let mut packet = [wire::MEMORY; 9];
+        packet[1..].copy_from_slice(&bytes.to_le_bytes());
+        match rustix::net::send(control, &packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(()),
+            Err(errno) => Err(JailError::errno("tell the guest its memory limit")(errno)),
         }
     }
 

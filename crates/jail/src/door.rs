@@ -158,11 +158,11 @@ impl Inside {
         sys::exit(125)
     }
 
-    /// Waits for the word to go, and closes the wire.
+    /// Waits for the word to go; what remains of the wire brings later orders.
     ///
     /// # Errors
     /// [`JailError::Silent`] if the supervisor is gone, or has dropped this container: end.
-    pub fn wait_for_go(self) -> Result<(), JailError> {
+    pub fn wait_for_go(self) -> Result<Orders, JailError> {
         let silent = JailError::Silent {
             who: "the supervisor",
         };
@@ -170,10 +170,34 @@ impl Inside {
             match rustix::net::recv(&self.control, &mut [0; 8], RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
                 Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Err(silent),
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(Orders(self.control)),
                 Err(errno) => return Err(JailError::errno("wait for the word to go")(errno)),
             }
         }
+    }
+}
+
+/// The runner's end of the wire while the guest runs.
+#[derive(Debug)]
+pub struct Orders(OwnedFd);
+
+impl Orders {
+    /// The bytes of memory that the guest may have, if that was changed since the last call. Never waits.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        let mut newest = None;
+        let mut packet = [0; 9];
+        while let Ok((_, length)) = rustix::net::recv(&self.0, &mut packet, RecvFlags::DONTWAIT) {
+            match packet {
+                [wire::MEMORY, bytes @ ..] if length == packet.len() => {
+                    newest = Some(u64::from_le_bytes(bytes));
+                }
+                // The supervisor's end is closed.
+                _ if length == 0 => break,
+                _ => {}
+            }
+        }
+        newest
     }
 }
 

@@ -36,11 +36,11 @@ mod volumes;
 mod watch;
 mod wire;
 
-pub use cgroup::{Cgroup, IoCount, Stats, StatsV1, StatsV2, UsageV1};
+pub use cgroup::{Cgroup, IoCount, OomWatch, Stats, StatsV1, StatsV2, UsageV1};
 pub use child::Child;
 pub use compile::{CompileRequest, enter_compile_jail, spawn_compiler};
 pub use daemon::{Forked, become_subreaper, fork_daemon};
-pub use door::{Door, Inside};
+pub use door::{Door, Inside, Orders};
 pub use error::JailError;
 pub use holder::hold_pod;
 pub use leftovers::{kill_and_wait, unmount_rootfs};

@@ -96,6 +96,8 @@ pub(crate) const WAITING: u8 = 2;
 pub(crate) const HOLDING: u8 = 3;
 /// To the child: the word to go on, and to go.
 pub(crate) const GO: u8 = 4;
+/// To the runner, at any time after [`GO`]: the bytes that its guest may have from now on (little endian) follow.
+pub(crate) const MEMORY: u8 = 5;
 
 /// Longest packet; a longer message is cut.
 const PACKET: usize = 8192;

@@ -26,10 +26,10 @@ pub(crate) fn run() -> ExitCode {
     jail::end_on_signals(linked.serves());
     let guest = inside.guest().clone();
     let preopens = preopens(inside.root(), inside.mounted());
-    if let Err(error) = inside.ready().and_then(|()| inside.wait_for_go()) {
-        return failed(&error);
+    match inside.ready().and_then(|()| inside.wait_for_go()) {
+        Ok(orders) => exit_code(linked.run(&guest, &preopens, Box::new(move || orders.memory()))),
+        Err(error) => failed(&error),
     }
-    exit_code(linked.run(&guest, &preopens))
 }
 
 fn link(door: &Door) -> Result<Linked, Refusal> {

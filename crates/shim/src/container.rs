@@ -6,6 +6,7 @@
 //! ```
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -26,6 +27,9 @@ pub(crate) struct Container {
     parts: Parts,
     held: Mutex<Held>,
     phase: watch::Sender<Phase>,
+    paused: AtomicBool,
+    /// How many kills for want of memory containerd has heard of.
+    oom_kills: AtomicU64,
     /// Held while a start or an exit is carried out and published: events keep their order.
     turn: tokio::sync::Mutex<()>,
 }
@@ -101,6 +105,8 @@ impl Container {
             parts,
             held: Mutex::new(held),
             phase: watch::Sender::new(Phase::Created),
+            paused: AtomicBool::new(false),
+            oom_kills: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(()),
         }
     }
@@ -167,7 +173,54 @@ impl Container {
                 Kind::Internal,
                 format!("send signal {signal} to container {}: {error}", self.id),
             )
-        })
+        })?;
+        if signal == nix::libc::SIGKILL && self.is_paused() {
+            // On cgroup v1 what is frozen does not even die.
+            self.set_paused(false)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its processes stand still.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Pause and Resume: valid in Running; asking for what is already so is an error, as with runc.
+    pub(crate) fn pause(&self, paused: bool) -> Outcome<()> {
+        if self.phase() != Phase::Running {
+            return Err(self.in_wrong_phase("is not running"));
+        }
+        if self.is_paused() == paused {
+            return Err(self.in_wrong_phase(if paused {
+                "is paused already"
+            } else {
+                "is not paused"
+            }));
+        }
+        self.set_paused(paused)
+    }
+
+    fn set_paused(&self, paused: bool) -> Outcome<()> {
+        let set = if paused {
+            self.cgroup.freeze()
+        } else {
+            self.cgroup.thaw()
+        };
+        set.map_err(|error| {
+            let what = if paused { "pause" } else { "resume" };
+            Failure::new(
+                Kind::Internal,
+                format!("{what} container {}: {}", self.id, error.one_line()),
+            )
+        })?;
+        self.paused.store(paused, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether there were kills for want of memory that nobody has heard of; they count as told then.
+    pub(crate) fn new_oom_kills(&self, kills: u64) -> bool {
+        self.oom_kills.fetch_max(kills, Ordering::Relaxed) < kills
     }
 
     /// Wait: returns when the process has ended, at once if it has.

@@ -6,7 +6,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskStart};
+use containerd_shim_protos::events::task::{
+    TaskCreate, TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim_protos::protobuf::{MessageField, MessageFull};
@@ -31,6 +33,15 @@ impl Event for TaskStart {
 }
 impl Event for TaskExit {
     const TOPIC: &'static str = topics::TASK_EXIT_EVENT_TOPIC;
+}
+impl Event for TaskOOM {
+    const TOPIC: &'static str = topics::TASK_OOM_EVENT_TOPIC;
+}
+impl Event for TaskPaused {
+    const TOPIC: &'static str = topics::TASK_PAUSED_EVENT_TOPIC;
+}
+impl Event for TaskResumed {
+    const TOPIC: &'static str = topics::TASK_RESUMED_EVENT_TOPIC;
 }
 impl Event for TaskDelete {
     const TOPIC: &'static str = topics::TASK_DELETE_EVENT_TOPIC;

@@ -17,6 +17,7 @@ mod launch;
 mod logs;
 mod native;
 mod node;
+mod oom;
 mod options;
 mod record;
 mod reference;
@@ -25,6 +26,7 @@ mod stats;
 mod stdio;
 mod supervisor;
 mod task;
+mod update;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

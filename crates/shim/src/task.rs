@@ -10,18 +10,20 @@ use containerd_shim_protos::api::{
     ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest,
     StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
-use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
+use containerd_shim_protos::events::task::{
+    TaskCreate, TaskDelete, TaskExit, TaskIO, TaskPaused, TaskResumed, TaskStart,
+};
 use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
 use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc;
 use containerd_shim_protos::ttrpc::r#async::TtrpcContext;
 
-use crate::container::{Container, Exit, Phase};
+use crate::container::{Container, Exit, Phase, Process};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::launch::{self, Order};
 use crate::stdio::Uris;
 use crate::supervisor::Supervisor;
-use crate::{options, stats};
+use crate::{oom, options, stats, update};
 
 pub(crate) struct TaskService {
     supervisor: Arc<Supervisor>,
@@ -95,12 +97,19 @@ impl TaskService {
             pid,
             ..Default::default()
         });
+        if !matches!(container.process, Process::Holder(_)) {
+            tokio::spawn(oom::follow(
+                container.clone(),
+                self.supervisor.events.clone(),
+            ));
+        }
         // Spawned after the create event is in the queue, so that the exit comes behind it.
         let supervisor = self.supervisor.clone();
         tokio::spawn(async move {
             let exit = container.watch().await;
             let _turn = container.turn().await;
             tracing::info!(id = %container.id, status = exit.status, "container exits");
+            oom::tell(&container, &supervisor.events);
             supervisor.events.publish(&TaskExit {
                 container_id: container.id.to_string(),
                 id: container.id.to_string(),
@@ -176,6 +185,7 @@ impl Task for TaskService {
         };
         response.status = EnumOrUnknown::new(match container.phase() {
             Phase::Created => Status::CREATED,
+            Phase::Running if container.is_paused() => Status::PAUSED,
             Phase::Running => Status::RUNNING,
             Phase::Stopped(exit) => {
                 response.exit_status = exit.status;
@@ -300,12 +310,24 @@ impl Task for TaskService {
         Ok(Empty::new())
     }
 
-    async fn pause(&self, _: &TtrpcContext, _: PauseRequest) -> ttrpc::Result<Empty> {
-        answer(Err(Failure::unimplemented("Pause")))
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
+        let container = answer(self.supervisor.container(&request.id))?;
+        answer(container.pause(true))?;
+        self.supervisor.events.publish(&TaskPaused {
+            container_id: request.id,
+            ..Default::default()
+        });
+        Ok(Empty::new())
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: ResumeRequest) -> ttrpc::Result<Empty> {
-        answer(Err(Failure::unimplemented("Resume")))
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
+        let container = answer(self.supervisor.container(&request.id))?;
+        answer(container.pause(false))?;
+        self.supervisor.events.publish(&TaskResumed {
+            container_id: request.id,
+            ..Default::default()
+        });
+        Ok(Empty::new())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
@@ -320,7 +342,10 @@ impl Task for TaskService {
         answer(Err(Failure::unimplemented("ResizePty")))
     }
 
-    async fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        answer(Err(Failure::unimplemented("Update")))
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        let container = answer(self.supervisor.container(&request.id))?;
+        let resources = answer(update::resources(&request.resources.value))?;
+        answer(update::apply(&container, &resources))?;
+        Ok(Empty::new())
     }
 }

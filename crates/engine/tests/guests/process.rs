@@ -232,7 +232,7 @@ fn run_guest(dir: &Path) -> i32 {
                 .map_err(|error| (error.exit_code().into(), error.to_string()))
         });
     match linked {
-        Ok(linked) => linked.run(&guest, &preopens),
+        Ok(linked) => linked.run(&guest, &preopens, Box::new(|| None)),
         Err((code, reason)) => {
             say(&reason);
             code

@@ -62,6 +62,26 @@ pub(crate) fn grow(most: u64) -> Answer {
     )))
 }
 
+/// Takes as many megabytes as each line of the input says, and tells whether it could.
+pub(crate) fn grow_by_lines() -> Answer {
+    println!("at {} MiB", memory_bytes() >> 20);
+    for line in io::stdin().lines() {
+        let megabytes: usize = line?.trim().parse().map_err(io::Error::other)?;
+        let mut piece: Vec<u8> = Vec::new();
+        let word = match piece.try_reserve_exact(megabytes << 20) {
+            Ok(()) => {
+                // Written to, so that it is really memory, and kept.
+                piece.resize(megabytes << 20, 1);
+                std::mem::forget(black_box(piece));
+                "got"
+            }
+            Err(_) => "refused",
+        };
+        println!("{word} {megabytes} MiB, at {} MiB", memory_bytes() >> 20);
+    }
+    Ok(None)
+}
+
 /// Uses a processor until it is ended from outside; says first that it does.
 pub(crate) fn spin() -> Answer {
     println!("spinning");

@@ -79,6 +79,7 @@ fn run(arguments: &[String], words: &[&str]) -> Answer {
         ["stack-overflow"] => crash::overflow_the_stack(),
         ["oom"] => crash::grow_until_refused(),
         ["oom", most] => crash::grow(number(most)?),
+        ["grow-lines"] => crash::grow_by_lines(),
         ["spin"] => crash::spin(),
 
         ["sleep", milliseconds] => clock::sleep(number(milliseconds)?),
