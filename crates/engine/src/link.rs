@@ -9,6 +9,7 @@ use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2 as http2, p3 as http3};
 
 use crate::compile::{Kind, one_line};
+use crate::ending::Ending;
 use crate::entry::{self, ComponentCall};
 use crate::grants::Grants;
 use crate::http;
@@ -272,16 +273,18 @@ fn component_linker(
 }
 
 impl Linked {
-    /// Whether the guest serves HTTP: it then takes SIGTERM and SIGINT itself and drains, so the
-    /// process must have the default action for both when [`Linked::run`] is called. A command
+    /// Whether the guest serves HTTP: it then takes SIGTERM and SIGINT itself and drains, so that
+    /// no handler of the process for them may end it when [`Linked::run`] is called. A command
     /// leaves every signal to the process.
     #[must_use]
     pub fn serves(&self) -> bool {
         matches!(self.call, Call::Http(_))
     }
 
-    /// Runs the guest to its end and gives the exit code: the guest's own, or one of
-    /// [`ExitCode`], with the reason on standard error.
+    /// Runs the guest to its end; the reason of a bad one is on standard error then.
+    ///
+    /// `asked_to_end` says whether SIGTERM or SIGINT came to a guest that serves before it could
+    /// listen for them.
     ///
     /// `newer_limit` gives the bytes of memory that the guest may have where that changes while it runs; at first it is
     /// what the plan says.
@@ -290,7 +293,13 @@ impl Linked {
     /// single thread has to be done. Leaves behind what the end of the process cleans up: exit
     /// with the code.
     #[must_use]
-    pub fn run(self, guest: &GuestPlan, preopens: &[Preopen], newer_limit: NewerLimit) -> i32 {
+    pub fn run(
+        self,
+        guest: &GuestPlan,
+        preopens: &[Preopen],
+        newer_limit: NewerLimit,
+        asked_to_end: fn() -> bool,
+    ) -> Ending {
         let grants = Grants::new(guest, preopens);
         let budget = Budget::new(guest.limits.memory, newer_limit);
         // Never taken down: the process ends with its guest, and the kernel takes all of it back
@@ -310,7 +319,7 @@ impl Linked {
             Call::Export { pre, name } => command::finish(&budget, async || {
                 command::export(engine, pre, name, &grants, &budget).await
             }),
-            Call::Http(server) => http::serve(server, grants, budget),
+            Call::Http(server) => http::serve(server, grants, budget, asked_to_end),
         }
     }
 }

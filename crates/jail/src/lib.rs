@@ -50,7 +50,7 @@ pub use join::{JoinRequest, join};
 pub use leftovers::{kill_and_wait, unmount_rootfs};
 pub use rootfs::{Rootfs, RootfsMount};
 pub use seccomp::{Filter, SeccompError};
-pub use signals::end_on_signals;
+pub use signals::{end_on_signals, was_asked_to_end};
 pub use spawn::{SpawnRequest, spawn};
 #[cfg(feature = "native")]
 pub use terminal::Master;

@@ -409,7 +409,7 @@ pub(crate) fn set_handler(
     flags: c_int,
 ) -> io::Result<()> {
     // SAFETY: the structure is filled before use; the handlers given here are `SIG_IGN`,
-    // `SIG_DFL`, or a function that only calls `_exit`.
+    // `SIG_DFL`, or a function that only stores a flag or calls `_exit`.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler;

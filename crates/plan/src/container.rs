@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 use crate::{
     Annotations, CgroupDriver, Entry, GuestLimits, GuestPlan, HttpListen, Isolation, JailPlan,
     MountPlan, MountSource, Namespace, Network, Options, Propagation, Rlimit, Sysctl, User,
+    termination,
 };
 
 /// A container as containerd asked for it, checked and typed.
@@ -165,7 +166,7 @@ impl Plan {
         let jail = jail(&spec, &mut faults);
         let guest = match role {
             Role::Pod => None,
-            Role::Container => guest(&spec, &annotations, &mut faults),
+            Role::Container => guest(&spec, &jail, &annotations, &mut faults),
         };
         let cgroup = cgroup(&id, &spec, options, &mut faults);
         faults.or(Self {
@@ -212,7 +213,12 @@ fn cgroup(id: &ContainerId, spec: &Spec, options: &Options, faults: &mut Faults)
     }
 }
 
-fn guest(spec: &Spec, annotations: &Annotations, faults: &mut Faults) -> Option<GuestPlan> {
+fn guest(
+    spec: &Spec,
+    jail: &JailPlan,
+    annotations: &Annotations,
+    faults: &mut Faults,
+) -> Option<GuestPlan> {
     let Some(process) = spec.process() else {
         faults.add("process", "is missing");
         return None;
@@ -254,6 +260,11 @@ fn guest(spec: &Spec, annotations: &Annotations, faults: &mut Faults) -> Option<
         network: Network::All,
         limits: GuestLimits::below(memory),
         command: false,
+        termination: termination::message(
+            &jail.mounts,
+            annotations.pod_uid.as_deref(),
+            annotations.container_name.as_deref(),
+        ),
     })
 }
 

@@ -78,6 +78,8 @@ impl ExecPlan {
             env,
             cwd: self.cwd.clone(),
             command: true,
+            // What the kubelet reads there is said of the container, not of what was executed in it.
+            termination: None,
             ..beside.clone()
         }
     }
@@ -111,6 +113,7 @@ mod tests {
             },
             network: Network::All,
             limits: GuestLimits { memory: Some(7) },
+            termination: Some("/dev/termination-log".to_owned()),
             command: false,
         };
         let json = br##"{"cwd": "/data/.", "args": ["#check", "x"], "env": ["B=3", "C=4"], "user": {"uid": 0, "gid": 0},

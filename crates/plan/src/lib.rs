@@ -20,6 +20,7 @@ mod http;
 mod jail;
 mod node;
 mod options;
+mod termination;
 
 pub use annotations::{Annotations, IMAGE_NAME, ON_SANDBOX, PREFIX};
 pub use bundle::{BundleError, read_spec};

@@ -101,6 +101,7 @@ pub(crate) fn stage_with(actions: &[&str], change: impl FnOnce(&mut CgroupPlan))
                 network: Network::All,
                 limits: GuestLimits { memory: None },
                 command: false,
+                termination: None,
             },
             seccomp: None,
         },
