@@ -16,6 +16,12 @@ const NAMED: &str = r#"(module
     (func $outer (call $reads_too_far (i32.const 0x7fffffff)))
     (func (export "_start") (call $outer)))"#;
 
+/// Wants a gigabyte, and ends as a language does that did not get it.
+const GREEDY: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "_start")
+        (if (i32.eq (memory.grow (i32.const 16384)) (i32.const -1)) (then (unreachable)))))"#;
+
 /// Exits with a code of its own that Sampan uses for something else, and says nothing.
 const EXITS_121: &str = r#"(module
     (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
@@ -94,21 +100,21 @@ async fn memory_that_was_refused_is_told_from_a_trap() -> Result<()> {
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
-    for guest in ["probe.wasm", "probe-p2.wasm"] {
-        let image = layer(&containerd, guest).await?;
-        // Rust aborts when an allocation fails, which is a trap like any other.
-        let output = containerd
-            .task(&image)
-            .args(["/", "random", "1000000000"])
-            .spec(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 }))
-            .run()
-            .await?;
-        told(
-            &output,
-            122,
-            "out of memory: the limit of 58720256 bytes was reached: ",
-        );
-    }
+    let image = text(&containerd, "greedy", GREEDY).await?;
+    let output = containerd
+        .task(&image)
+        .args(["/app.wat"])
+        .spec(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 }))
+        .run()
+        .await?;
+    told(
+        &output,
+        122,
+        "out of memory: the limit of 58720256 bytes was reached: wasm `unreachable`",
+    );
+    // With no limit it gets what it wants.
+    let output = containerd.task(&image).args(["/app.wat"]).run().await?;
+    assert_eq!(output.status, 0, "{}", output.stderr());
     containerd.assert_clean().await
 }
 
