@@ -2,7 +2,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use plan::{Access, Mounted};
+use plan::{Access, Mounted, Preopen};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
@@ -55,6 +55,13 @@ impl Child {
     pub(crate) fn seeing(mut self, view: View) -> Self {
         self.view = Some(view);
         self
+    }
+
+    /// The directories that a runner's guest is given; `None` for processes that are no runner.
+    #[must_use]
+    pub fn preopens(&self) -> Option<Vec<Preopen>> {
+        let view = self.view.as_ref()?;
+        Some(plan::preopens(view.root, &view.mounted))
     }
 
     pub(crate) const fn view(&self) -> Option<&View> {

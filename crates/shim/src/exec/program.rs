@@ -30,11 +30,9 @@ pub(crate) fn choose(
     beside: &Beside,
 ) -> Outcome<Chosen> {
     let own = &beside.launch.guest;
-    if guest.entry.path == debug::NAME
-        && let Some(found) = debug::guest(own, &guest.args)
-    {
-        guest.args = found.args;
-        return Bytes::ours(debug::NAME, found.bytes).map(Chosen::Other);
+    if guest.entry.path == debug::NAME {
+        guest.args = debug::args(container, guest);
+        return Bytes::ours(debug::NAME, debug::GUEST).map(Chosen::Other);
     }
     if names_own(&guest.entry, &own.entry) {
         return Ok(Chosen::Own);
@@ -97,9 +95,7 @@ fn offers(own: &GuestPlan, root: &str) -> String {
         .collect();
     files.sort_unstable();
     offers.extend(files.iter().take(NAMED).map(|name| format!("`/{name}`")));
-    if debug::GUEST.is_some() {
-        offers.push(format!("`{}` (look around)", debug::NAME));
-    }
+    offers.push(format!("`{}` (look around)", debug::NAME));
     offers.join(", ")
 }
 
