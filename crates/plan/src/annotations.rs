@@ -7,6 +7,9 @@ pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 /// CRI: the id of the pod's own container, by which the containers of a pod find each other.
 pub const ON_SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+/// CRI: the pod's uid, and the container's name in the pod.
+const POD_UID: &str = "io.kubernetes.cri.sandbox-uid";
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 const HTTP_LISTEN: &str = "sampan.dev/http-listen";
 
 /// The annotations of a container that mean something to us.
@@ -18,6 +21,10 @@ pub struct Annotations {
     pub is_pod: bool,
     /// The image's name as the user wrote it ([`IMAGE_NAME`]).
     pub image_name: Option<String>,
+    /// The pod's uid in Kubernetes.
+    pub pod_uid: Option<String>,
+    /// The container's name in the pod's manifest.
+    pub container_name: Option<String>,
     /// `sampan.dev/http-listen`.
     pub http_listen: Option<String>,
 }
@@ -44,6 +51,8 @@ impl Annotations {
                 .get(CONTAINER_TYPE)
                 .is_some_and(|kind| kind == "sandbox"),
             image_name: get(IMAGE_NAME),
+            pod_uid: get(POD_UID),
+            container_name: get(CONTAINER_NAME),
             http_listen: get(HTTP_LISTEN),
         })
     }

@@ -173,6 +173,8 @@ impl Guest {
                 limits: GuestLimits {
                     memory: self.memory,
                 },
+                command: false,
+                termination: None,
             },
             preopens: preopens.collect(),
         };
@@ -232,7 +234,11 @@ fn run_guest(dir: &Path) -> i32 {
                 .map_err(|error| (error.exit_code().into(), error.to_string()))
         });
     match linked {
-        Ok(linked) => linked.run(&guest, &preopens, Box::new(|| None)),
+        Ok(linked) => {
+            linked
+                .run(&guest, &preopens, Box::new(|| None), || false)
+                .code
+        }
         Err((code, reason)) => {
             say(&reason);
             code
