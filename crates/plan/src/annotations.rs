@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use crate::Settings;
+
 /// Prefix of the annotations that are ours.
 pub const PREFIX: &str = "sampan.dev/";
 /// CRI: the name of the image as the user wrote it (containerd 2.0 and newer).
@@ -7,7 +9,6 @@ pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 /// CRI: the id of the pod's own container, by which the containers of a pod find each other.
 pub const ON_SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-const HTTP_LISTEN: &str = "sampan.dev/http-listen";
 
 /// The annotations of a container that mean something to us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,33 +19,25 @@ pub struct Annotations {
     pub is_pod: bool,
     /// The image's name as the user wrote it ([`IMAGE_NAME`]).
     pub image_name: Option<String>,
-    /// `sampan.dev/http-listen`.
-    pub http_listen: Option<String>,
+    /// Everything below [`PREFIX`], without it.
+    pub settings: Settings,
 }
 
 impl Annotations {
-    /// Picks out what is ours.
-    ///
-    /// # Errors
-    /// The names of the `sampan.dev/` annotations that do not exist, sorted.
-    pub fn read(all: &HashMap<String, String>) -> Result<Self, Vec<String>> {
-        let mut unknown: Vec<String> = all
-            .keys()
-            .filter(|key| key.starts_with(PREFIX) && key.as_str() != HTTP_LISTEN)
-            .cloned()
-            .collect();
-        if !unknown.is_empty() {
-            unknown.sort();
-            return Err(unknown);
-        }
+    /// Picks out what is ours. Whether the names below [`PREFIX`] exist is for [`crate::Policy`] to say.
+    #[must_use]
+    pub fn read(all: &HashMap<String, String>) -> Self {
         let get = |key: &str| all.get(key).cloned();
-        Ok(Self {
+        let ours = all
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_owned(), value.clone())));
+        Self {
             pod: get(ON_SANDBOX),
             is_pod: all
                 .get(CONTAINER_TYPE)
                 .is_some_and(|kind| kind == "sandbox"),
             image_name: get(IMAGE_NAME),
-            http_listen: get(HTTP_LISTEN),
-        })
+            settings: Settings::new(ours),
+        }
     }
 }
