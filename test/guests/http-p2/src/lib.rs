@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
+    Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
     ResponseOutparam, Scheme,
 };
 
@@ -43,6 +43,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
                 Err(error) => answer(out, 403, &format!("error: write: {error}\n")),
             },
             "/echo" => echo(request, out),
+            "/trailers" => trailers(request, out),
             "/headers" => answer(out, 200, &headers(&request)),
             "/request" => answer(out, 200, &line(&request, &target)),
             "/count" => answer(out, 200, &format!("{seen}\n")),
@@ -124,6 +125,42 @@ fn echo(request: IncomingRequest, out: ResponseOutparam) {
         }
         Ok(())
     });
+}
+
+/// Answers with the request's trailers as its body, and with a trailer of its own: `x-length`, the length of the
+/// request's body.
+fn trailers(request: IncomingRequest, out: ResponseOutparam) {
+    let body = request.consume().expect("the body is asked for once");
+    let stream = body.stream().expect("the stream is asked for once");
+    let mut length = 0;
+    while let Ok(bytes) = stream.blocking_read(PIECE) {
+        length += bytes.len();
+    }
+    drop(stream);
+    let later = IncomingBody::finish(body);
+    later.subscribe().block();
+    let trailers = later
+        .get()
+        .and_then(Result::ok)
+        .and_then(Result::ok)
+        .flatten();
+    let headers = Fields::new();
+    headers
+        .set("trailer", &[b"x-length".to_vec()])
+        .expect("trailer is an ordinary header");
+    let response = OutgoingResponse::new(headers);
+    let body = response.body().expect("the body is asked for once");
+    ResponseOutparam::set(out, Ok(response));
+    let mut stream = body.write().expect("the stream is asked for once");
+    for (name, value) in trailers.iter().flat_map(Fields::entries) {
+        writeln!(stream, "{name}: {}", String::from_utf8_lossy(&value))
+            .expect("the client reads the answer");
+    }
+    drop(stream);
+    let own = Fields::new();
+    own.set("x-length", &[length.to_string().into_bytes()])
+        .expect("x-length is an ordinary header");
+    OutgoingBody::finish(body, Some(own)).expect("the body is as long as was promised");
 }
 
 /// `count` lines with a pause before each, flushed one by one.
