@@ -3,6 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::{Duration, Instant};
 
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
 use plan::{ExitCode, Serving};
 
@@ -355,4 +358,48 @@ fn proposals_can_be_switched_off() {
         .run();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("SIMD"), "{ended:?}");
+}
+
+/// Both ways over HTTP/2, and to a client of HTTP/1.1 that asks for them.
+#[test]
+#[ignore = "needs the guests of `cargo xtask guests`"]
+fn trailers_go_both_ways() {
+    let server = server("http-p2", Serving::default());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(server.address)
+            .await
+            .expect("connect");
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .expect("handshake");
+        let driver = tokio::spawn(connection);
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-sum", "abc".parse().expect("a value"));
+        let frames = [
+            Frame::data(bytes::Bytes::from_static(b"hello")),
+            Frame::trailers(trailers),
+        ];
+        let frames = frames.map(Ok::<_, std::convert::Infallible>);
+        let request = http::Request::post("http://test/trailers")
+            .body(StreamBody::new(futures::stream::iter(frames)))
+            .expect("request");
+        let answer = sender.send_request(request).await.expect("an answer");
+        let body = answer.into_body().collect().await.expect("a body");
+        assert_eq!(body.trailers().expect("trailers")["x-length"], "5");
+        assert_eq!(body.to_bytes(), "x-sum: abc\n");
+        drop(sender);
+        driver.await.expect("joined").expect("an orderly end");
+    });
+    let mut stream = server.send(
+        "POST /trailers HTTP/1.1\r\nHost: test\r\nTE: trailers\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nab\r\n0\r\nx-sum: def\r\n\r\n",
+    );
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("x-sum: def\n"), "{answer}");
+    assert!(answer.ends_with("x-length: 2\r\n\r\n"), "{answer}");
 }

@@ -153,7 +153,9 @@ fn trailers(request: IncomingRequest, out: ResponseOutparam) {
     ResponseOutparam::set(out, Ok(response));
     let mut stream = body.write().expect("the stream is asked for once");
     for (name, value) in trailers.iter().flat_map(Fields::entries) {
-        writeln!(stream, "{name}: {}", String::from_utf8_lossy(&value))
+        let line = format!("{name}: {}\n", String::from_utf8_lossy(&value));
+        stream
+            .write_all(line.as_bytes())
             .expect("the client reads the answer");
     }
     drop(stream);
