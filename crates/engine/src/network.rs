@@ -161,7 +161,7 @@ impl Gate {
         if told.len() < TOLD && told.insert(what.to_owned()) {
             drop(told);
             say(&line(&format!(
-                "{what} is refused: neither network nor allow-outbound of the pod, its RuntimeClass or the node lets it (sampan.dev/allow-outbound)"
+                "{what} is refused by the settings sampan.dev/network and sampan.dev/allow-outbound"
             )));
         }
     }

@@ -10,3 +10,4 @@ mod proposals;
 mod refusals;
 mod requests;
 mod servers;
+mod tls;

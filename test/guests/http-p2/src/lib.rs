@@ -68,7 +68,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
             "/exit" => std::process::exit(0),
             // Returns without an answer: the host has to make one.
             "/silent" => drop(out),
-            "/fetch" => match fetch(asked("authority"), asked("path")) {
+            "/fetch" => match fetch(asked("scheme"), asked("authority"), asked("path")) {
                 Ok((status, bytes)) => respond(out, 200, |body| {
                     writeln!(body, "status {status}")?;
                     body.write_all(&bytes)
@@ -213,12 +213,17 @@ fn line(request: &IncomingRequest, target: &str) -> String {
     )
 }
 
-/// `GET http://AUTHORITY/PATH` through the host's outgoing handler: shows what egress is allowed.
-fn fetch(authority: &str, path: &str) -> Result<(u16, Vec<u8>), String> {
+/// `GET SCHEME://AUTHORITY/PATH` (`https`, else `http`) through the host's outgoing handler: shows what egress is allowed.
+fn fetch(scheme: &str, authority: &str, path: &str) -> Result<(u16, Vec<u8>), String> {
     let request = OutgoingRequest::new(Fields::new());
     let refused = |()| "the host refused the request's parts".to_string();
     request.set_method(&Method::Get).map_err(refused)?;
-    request.set_scheme(Some(&Scheme::Http)).map_err(refused)?;
+    let scheme = if scheme == "https" {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
+    request.set_scheme(Some(&scheme)).map_err(refused)?;
     request.set_authority(Some(authority)).map_err(refused)?;
     let path = if path.is_empty() { "/" } else { path };
     request.set_path_with_query(Some(path)).map_err(refused)?;
