@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::Result;
+use harness::image::Rootfs;
 use harness::{Containerd, Output, TaskBuilder, Version};
 use prost_types::Any;
 use serde_json::{Value, json};
@@ -215,5 +216,41 @@ async fn a_class_chooses_its_engine() -> Result<()> {
     let status = refusal(without.create().await)?;
     expect(&status, Code::InvalidArgument, &["SIMD"]);
     assert_eq!(run().run().await?.status, 0);
+    containerd.assert_clean().await
+}
+
+/// `wasi:config` reads the ConfigMap that `config-dir` names, else the environment; `wasi:logging` writes to the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn configuration_comes_from_a_volume_or_the_environment() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let reference = "example.test/config:v1";
+    let image = Rootfs::new()
+        .file("/app.wat", include_str!("../../guests/wat/config.wat"))
+        .build()?;
+    containerd.import(reference, &image).await?;
+    // As the kubelet mounts a ConfigMap.
+    let volume = containerd.scratch().dir().join("config");
+    fs::create_dir_all(volume.join("..data"))?;
+    fs::write(volume.join("..data/greeting"), "from the volume")?;
+    std::os::unix::fs::symlink("..data/greeting", volume.join("greeting"))?;
+    let task = || {
+        containerd
+            .task(reference)
+            .args(["/app.wat#main"])
+            .env("greeting", "from the environment")
+    };
+    assert_eq!(
+        task().run().await?.stderr(),
+        "INFO test: from the environment\n"
+    );
+    let mounted = task()
+        .mount(&volume, "/etc/app", ["ro"])
+        .annotation("sampan.dev/config-dir", "/etc/app");
+    assert_eq!(
+        mounted.run().await?.stderr(),
+        "INFO test: from the volume\n"
+    );
     containerd.assert_clean().await
 }

@@ -63,9 +63,14 @@ fn an_endless_loop_ends_at_its_time_while_others_go_on() {
 #[test]
 #[ignore = "needs the guests of `cargo xtask guests`"]
 fn a_client_that_goes_ends_its_guest() {
-    for path in ["/spin", "/slow?ms=60000", "/stream?n=100000&ms=50"] {
+    for (name, path) in [
+        ("http-p2", "/spin"),
+        ("http-p2", "/slow?ms=60000"),
+        ("http-p2", "/stream?n=100000&ms=50"),
+        ("http-p3", "/slow?ms=60000"),
+    ] {
         let server = server(
-            "http-p2",
+            name,
             Serving {
                 max_requests: 1,
                 ..Serving::default()
