@@ -12,6 +12,7 @@ mod check;
 mod conformance;
 mod demo;
 mod guests;
+mod reference;
 mod step;
 mod test;
 mod tools;
@@ -76,6 +77,12 @@ enum Command {
         #[command(subcommand)]
         what: Check,
     },
+    /// Write the tables of docs/reference.md that the code knows
+    Reference {
+        /// Only say whether they are fresh
+        #[arg(long)]
+        check: bool,
+    },
     /// Build every contestant and measure start-up, throughput and memory side by side (as root)
     Bench {
         /// For the bench itself: `-- --quick`, `-- --sides floor,sampan`; `-- --help` lists them
@@ -113,6 +120,7 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             }
         },
+        Command::Reference { check } => reference::run(check),
         Command::Bench { arguments } => bench::run(&arguments),
     }
 }

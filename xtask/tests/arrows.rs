@@ -189,12 +189,9 @@ fn arrows_go_where_the_table_allows() {
             let name = used.name.to_string();
             // A crate's own tests may use the parts that tests are made of.
             let for_tests = (suite || !ships) && FOR_TESTS.contains(&name.as_str());
-            // xtask's tests compare documents with what the code says.
-            let for_documents = !ships && package.name == "xtask" && name == "plan";
             if ours.contains(&name)
                 && !row.is_some_and(|row| row.may_use.contains(&name))
                 && !for_tests
-                && !for_documents
             {
                 wrong.push(format!("{} uses {name}", package.name));
             }

@@ -10,8 +10,7 @@ use wasmtime::{Engine, InstancePre, Store};
 use wasmtime_wasi::{p2, p3};
 
 use crate::ending::{self, Ending, SetUp, judge};
-use crate::grants::{GrantError, Grants, Threads};
-use crate::http::Egress;
+use crate::grants::{Grants, Threads};
 use crate::limits::Budget;
 use crate::state::{ComponentState, ModuleState};
 
@@ -97,8 +96,8 @@ fn own(
     engine: &Engine,
     grants: &Grants,
     budget: &Arc<Budget>,
-) -> Result<Store<ComponentState>, GrantError> {
-    ComponentState::store(engine, grants, Threads::Own, Egress::new(), budget)
+) -> wasmtime::Result<Store<ComponentState>> {
+    ComponentState::store(engine, grants, Threads::Own, None, budget)
 }
 
 pub(crate) async fn cli2(

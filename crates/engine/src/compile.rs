@@ -1,10 +1,12 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use wasmparser::{Parser, Validator};
+use plan::EngineSettings;
+use wasmparser::{Parser, Payload, Validator};
 use wasmtime::Engine;
 
-use crate::config;
+use crate::config::{self, Style};
+use crate::entry;
 
 /// What guest bytes, or an artifact made of them, are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +80,16 @@ pub enum CompileError {
 /// # Errors
 /// [`CompileError`], one line each; nothing has been written then, except with
 /// [`CompileError::Write`].
-pub fn compile(source: &[u8], out: &mut impl Write) -> Result<Kind, CompileError> {
+pub fn compile(
+    source: &[u8],
+    settings: &EngineSettings,
+    out: &mut impl Write,
+) -> Result<Kind, CompileError> {
     let source = binary(source)?;
-    let engine = config::for_compiling().map_err(|error| CompileError::Engine {
-        reason: one_line(&error),
-    })?;
+    let engine =
+        config::for_compiling(settings, style(&source)).map_err(|error| CompileError::Engine {
+            reason: one_line(&error),
+        })?;
     let kind = validate(&engine, &source)?;
     let artifact = match kind {
         Kind::Module => engine.precompile_module(&source),
@@ -93,6 +100,33 @@ pub fn compile(source: &[u8], out: &mut impl Write) -> Result<Kind, CompileError
     })?;
     out.write_all(&artifact).map_err(CompileError::Write)?;
     Ok(kind)
+}
+
+/// How the program is interrupted: one that only serves HTTP shares its process with itself.
+///
+/// What cannot be read is for validation to say.
+fn style(source: &[u8]) -> Style {
+    if !Parser::is_component(source) {
+        return Style::Command;
+    }
+    let mut depth = 0_u32;
+    let mut exports = Vec::new();
+    for payload in Parser::new(0).parse_all(source) {
+        match payload {
+            Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => depth += 1,
+            Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
+            Ok(Payload::ComponentExportSection(section)) if depth == 0 => {
+                exports.extend(section.into_iter().flatten().map(|export| export.name.name));
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    if entry::serves(&exports) {
+        Style::Server
+    } else {
+        Style::Command
+    }
 }
 
 /// The binary form, or why there is none.

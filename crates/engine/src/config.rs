@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 
+use plan::{EngineSettings, GuestPlan, Proposal};
 use wasmtime::{
     Config, Enabled, Engine, PoolingAllocationConfig, ResourcesRequired, Strategy,
     WasmBacktraceDetails,
@@ -11,19 +12,32 @@ use wasmtime::{
 /// Frames of a backtrace; wasmtime's own default, said aloud because it is a promise of ours.
 const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(20).expect("not zero");
 
+/// How code is interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// By the end of its process alone: one guest, and a signal handler that ends it whatever it does. Checks in the
+    /// code (7 to 43 % of the guest's time) would buy nothing.
+    Command,
+    /// By checks in its code, at the end of a tick: instances share a process, so that one that computes must let the
+    /// others on, and end at its request's time.
+    Server,
+}
+
 /// What compiling and running must agree on: it is part of the fingerprint, and an artifact of
 /// another opinion is refused when it is loaded.
-fn common() -> Config {
+fn common(settings: &EngineSettings, style: Style) -> Config {
     let mut config = Config::new();
     // The one compiler: Winch refuses exceptions, GC and tail calls, makes code half as fast,
     // and had the worst advisories of 2026.
     config.strategy(Strategy::Cranelift);
+    config.consume_fuel(settings.fuel);
+    for proposal in &settings.disabled {
+        disable(&mut config, *proposal);
+    }
     // Only the host's unwinder and native debuggers read `.eh_frame`; wasm backtraces do not.
     // Registering it at load costs time and memory in every container.
     config.native_unwind_info(false);
-    // No epoch checks: a command is a process of its own and its signal handler ends it, so the
-    // checks (7 to 43 % of the guest's time) would buy nothing.
-    config.epoch_interruption(false);
+    config.epoch_interruption(style == Style::Server);
     // Names of functions in a backtrace, but no lines: DWARF would have to travel in every
     // artifact. Not left to WASMTIME_BACKTRACE_DETAILS in the environment of the runner.
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
@@ -32,17 +46,41 @@ fn common() -> Config {
 }
 
 /// The engine that makes artifacts.
-pub(crate) fn for_compiling() -> wasmtime::Result<Engine> {
-    Engine::new(&common())
+pub(crate) fn for_compiling(settings: &EngineSettings, style: Style) -> wasmtime::Result<Engine> {
+    Engine::new(&common(settings, style))
+}
+
+fn disable(config: &mut Config, proposal: Proposal) {
+    match proposal {
+        Proposal::Exceptions => config.wasm_exceptions(false),
+        Proposal::Gc => config.wasm_gc(false),
+        Proposal::Memory64 => config.wasm_memory64(false),
+        Proposal::MultiMemory => config.wasm_multi_memory(false),
+        Proposal::RelaxedSimd => config.wasm_relaxed_simd(false),
+        Proposal::Simd => config.wasm_simd(false).wasm_relaxed_simd(false),
+        Proposal::TailCall => config.wasm_tail_call(false),
+    };
+}
+
+/// Bytes of a fiber's stack beside those that the guest's code may use: what host functions need (wasmtime's own
+/// difference).
+const HOST_STACK: usize = 1536 << 10;
+
+/// What running needs beside [`common`].
+fn running(guest: &GuestPlan, style: Style) -> wasmtime::Result<Config> {
+    let mut config = common(&guest.engine, style);
+    // The process that runs guests cannot make native code.
+    config.enable_compiler(false);
+    let stack = usize::try_from(guest.limits.stack)?;
+    config.max_wasm_stack(stack);
+    config.async_stack_size(stack + HOST_STACK);
+    Ok(config)
 }
 
 /// The engine that runs one guest. Its memories are made on demand: for a single instance a
 /// pool is 1.3 to 2.5 ms of set-up against 0.13.
-pub(crate) fn for_running() -> wasmtime::Result<Engine> {
-    let mut config = common();
-    // The process that runs guests cannot make native code.
-    config.enable_compiler(false);
-    Engine::new(&config)
+pub(crate) fn for_running(guest: &GuestPlan, style: Style) -> wasmtime::Result<Engine> {
+    Engine::new(&running(guest, style)?)
 }
 
 /// Instances that a server has at once; further requests wait. Behind the container's memory
@@ -57,7 +95,11 @@ pub(crate) const CONCURRENT: u32 = 16;
 /// # Errors
 /// Where the address space for the pool cannot be had, or the program is too large for one;
 /// [`for_running`] serves it then as well, only slower.
-pub(crate) fn for_serving(needs: &ResourcesRequired) -> wasmtime::Result<Engine> {
+pub(crate) fn for_serving(
+    guest: &GuestPlan,
+    style: Style,
+    needs: &ResourcesRequired,
+) -> wasmtime::Result<Engine> {
     /// Core modules in one component: adapters and shims of today's toolchains need up to ten.
     const MODULES: u32 = 64;
     /// Elements that a table may grow to. wasmtime's 20,000 refuse CPython and JavaScript with
@@ -92,8 +134,7 @@ pub(crate) fn for_serving(needs: &ResourcesRequired) -> wasmtime::Result<Engine>
         .max_unused_warm_slots(WARM)
         // Cleans only what was written, where the kernel can tell (Linux 6.7).
         .pagemap_scan(Enabled::Auto);
-    let mut config = common();
-    config.enable_compiler(false);
+    let mut config = running(guest, style)?;
     config.allocation_strategy(pool);
     Engine::new(&config)
 }

@@ -52,6 +52,33 @@ pub(crate) fn of_module(module: &Module, wanted: Option<&str>) -> Result<String,
     }
 }
 
+/// What a component is made for, by its exports; the first that it has. A command that can also serve is a command:
+/// whoever wants the other builds it for that.
+const WORLDS: [(&str, ComponentCall); 4] = [
+    ("wasi:cli/run@0.3.", ComponentCall::Cli3),
+    ("wasi:cli/run@0.2.", ComponentCall::Cli2),
+    ("wasi:http/handler@0.3.", ComponentCall::Http3),
+    ("wasi:http/incoming-handler@0.2.", ComponentCall::Http2),
+];
+
+fn world(exports: &[&str]) -> Option<ComponentCall> {
+    let found = WORLDS.into_iter().find(|(prefix, _)| {
+        exports.iter().any(|name| {
+            // A draft (`0.3.0-rc-...`) is another interface.
+            name.starts_with(prefix) && (!name.contains('-') || prefix.contains("incoming-handler"))
+        })
+    });
+    found.map(|(_, call)| call)
+}
+
+/// Whether a component with these exports is a server.
+pub(crate) fn serves(exports: &[&str]) -> bool {
+    matches!(
+        world(exports),
+        Some(ComponentCall::Http2 | ComponentCall::Http3)
+    )
+}
+
 /// Finds the export `wanted`, or what the component is made for.
 pub(crate) fn of_component(
     engine: &Engine,
@@ -83,21 +110,9 @@ pub(crate) fn of_component(
             .map(|(name, _)| name.to_owned());
         return Err(absent(Some(wanted), functions, ""));
     }
-    // A command that can also serve is a command: whoever wants the other builds it for that.
-    const WORLDS: [(&str, ComponentCall); 4] = [
-        ("wasi:cli/run@0.3.", ComponentCall::Cli3),
-        ("wasi:cli/run@0.2.", ComponentCall::Cli2),
-        ("wasi:http/handler@0.3.", ComponentCall::Http3),
-        ("wasi:http/incoming-handler@0.2.", ComponentCall::Http2),
-    ];
-    for (prefix, call) in WORLDS {
-        // A draft (`0.3.0-rc-...`) is another interface.
-        if ty.exports(engine).any(|(name, _)| {
-            name.starts_with(prefix) && !name.contains('-')
-                || name.starts_with(prefix) && prefix.contains("incoming-handler")
-        }) {
-            return Ok(call);
-        }
+    let names: Vec<&str> = ty.exports(engine).map(|(name, _)| name).collect();
+    if let Some(call) = world(&names) {
+        return Ok(call);
     }
     let exports = ty.exports(engine).map(|(name, _)| name.to_owned());
     Err(absent(

@@ -1,8 +1,9 @@
 use std::hash::{Hash, Hasher};
 
+use plan::EngineSettings;
 use sha2::{Digest, Sha256};
 
-use crate::config;
+use crate::config::{self, Style};
 
 /// The version of wasmtime, patch level included: an artifact says the major version alone, and
 /// a fix of the compiler within a major version must not leave old code in use. A test holds it
@@ -10,16 +11,19 @@ use crate::config;
 const WASMTIME: &str = "48.0.8";
 
 /// What an artifact depends on beside the guest's bytes: `<wasmtime version>-<16 hex digits>`,
-/// the digits being wasmtime's compatibility hash (settings, wasm features, features of this
-/// CPU that the compiler uses).
+/// the digits being wasmtime's compatibility hashes (settings, wasm features, features of this
+/// CPU that the compiler uses) of both ways in which guests are compiled: which of them a program
+/// gets follows from its bytes.
 ///
 /// # Panics
 /// If wasmtime does not take our settings on this machine; nothing can run here then.
 #[must_use]
-pub fn fingerprint() -> String {
-    let engine = config::for_compiling().expect("wasmtime takes our settings");
+pub fn fingerprint(settings: &EngineSettings) -> String {
     let mut hasher = Identity(Sha256::new());
-    engine.precompile_compatibility_hash().hash(&mut hasher);
+    for style in [Style::Command, Style::Server] {
+        let engine = config::for_compiling(settings, style).expect("wasmtime takes our settings");
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+    }
     format!("{WASMTIME}-{:016x}", hasher.finish())
 }
 
@@ -59,11 +63,16 @@ mod tests {
 
     #[test]
     fn it_is_stable_and_fits_a_file_name() {
-        let print = fingerprint();
-        assert_eq!(print, fingerprint());
+        let print = fingerprint(&EngineSettings::default());
+        assert_eq!(print, fingerprint(&EngineSettings::default()));
         let (version, hash) = print.rsplit_once('-').expect("two parts");
         assert_eq!(version, WASMTIME);
         assert_eq!(hash.len(), 16);
         assert!(hash.bytes().all(|b| b.is_ascii_hexdigit()));
+        let other = EngineSettings {
+            fuel: true,
+            ..EngineSettings::default()
+        };
+        assert_ne!(print, fingerprint(&other));
     }
 }

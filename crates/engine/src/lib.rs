@@ -19,7 +19,10 @@ mod http;
 mod imports;
 mod limits;
 mod link;
+mod names;
+mod network;
 mod program;
+mod proposals;
 mod state;
 mod stdio;
 

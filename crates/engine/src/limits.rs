@@ -75,6 +75,11 @@ impl Share {
         }
     }
 
+    /// Bytes that the store holds.
+    pub(crate) const fn held(&self) -> u64 {
+        self.held
+    }
+
     fn take(&mut self, bytes: u64) -> bool {
         let taken = self.budget.take(bytes);
         if taken {

@@ -1,7 +1,7 @@
 use std::fs::File;
 use std::mem::ManuallyDrop;
 
-use plan::{ExitCode, GuestPlan, Preopen};
+use plan::{ExitCode, GuestPlan, Network, Preopen};
 use wasmtime::component::{self, Component};
 use wasmtime::{Engine, InstancePre, Module};
 use wasmtime_wasi::{I32Exit, p2, p3};
@@ -9,6 +9,7 @@ use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2 as http2, p3 as http3};
 
 use crate::compile::{Kind, one_line};
+use crate::config::Style;
 use crate::ending::Ending;
 use crate::entry::{self, ComponentCall};
 use crate::grants::Grants;
@@ -16,7 +17,7 @@ use crate::http;
 use crate::limits::{Budget, NewerLimit};
 use crate::program::{Code, Program};
 use crate::state::{ComponentState, ModuleState};
-use crate::{command, config, imports, program};
+use crate::{command, config, imports, names, program, proposals};
 
 /// A program whose imports are found and whose entry point is known: everything that can be
 /// wrong with it before it runs has been asked.
@@ -134,11 +135,14 @@ impl Program {
         let Self {
             engine,
             code,
+            style,
             artifact,
         } = self;
         let call = match code {
             Code::Module(module) => link_module(&engine, &module, wanted)?,
-            Code::Component(component) => link_component(&engine, &component, &artifact, guest)?,
+            Code::Component(component) => {
+                link_component(&engine, &component, style, &artifact, guest)?
+            }
         };
         Ok(Linked {
             engine,
@@ -174,6 +178,7 @@ fn link_module(engine: &Engine, module: &Module, wanted: Option<&str>) -> Result
 fn link_component(
     engine: &Engine,
     component: &Component,
+    style: Style,
     artifact: &File,
     guest: &GuestPlan,
 ) -> Result<Call, LinkError> {
@@ -181,7 +186,7 @@ fn link_component(
         Ok(call) => call,
         Err(error) => {
             // What it imports and nobody has says more about it than what it lacks.
-            instantiable(engine, component)?;
+            instantiable(engine, component, guest)?;
             return Err(error);
         }
     };
@@ -190,15 +195,15 @@ fn link_component(
     };
     Ok(match call {
         ComponentCall::Cli2 => {
-            let pre = p2::bindings::CommandPre::new(instantiable(engine, component)?);
+            let pre = p2::bindings::CommandPre::new(instantiable(engine, component, guest)?);
             Call::Cli2(pre.map_err(mismatch)?)
         }
         ComponentCall::Cli3 => {
-            let pre = p3::bindings::CommandPre::new(instantiable(engine, component)?);
+            let pre = p3::bindings::CommandPre::new(instantiable(engine, component, guest)?);
             Call::Cli3(pre.map_err(mismatch)?)
         }
         ComponentCall::Export(name) => Call::Export {
-            pre: instantiable(engine, component)?,
+            pre: instantiable(engine, component, guest)?,
             name,
         },
         ComponentCall::Http2 | ComponentCall::Http3 if guest.command => {
@@ -206,10 +211,10 @@ fn link_component(
         }
         ComponentCall::Http2 | ComponentCall::Http3 => {
             let address = guest.http.address.clone().map_err(LinkError::HttpAddress)?;
-            let pooled = pooled(component, artifact);
+            let pooled = pooled(component, style, artifact, guest);
             let pre = match &pooled {
-                Some((engine, component)) => instantiable(engine, component)?,
-                None => instantiable(engine, component)?,
+                Some((engine, component)) => instantiable(engine, component, guest)?,
+                None => instantiable(engine, component, guest)?,
             };
             let pre = if call == ComponentCall::Http2 {
                 http2::bindings::ProxyPre::new(pre).map(ProxyPre::P2)
@@ -220,6 +225,7 @@ fn link_component(
                 pre: pre.map_err(mismatch)?,
                 address,
                 threads: http::threads(),
+                serving: guest.serving.clone(),
             })
         }
     })
@@ -228,8 +234,16 @@ fn link_component(
 /// The component once more, in an engine whose pool fits it. A pool has to be laid out before
 /// anything is loaded, and what it has to hold is known only afterwards; mapping again takes
 /// less than a request.
-fn pooled(component: &Component, artifact: &File) -> Option<(Engine, Component)> {
-    let engine = config::for_serving(&component.resources_required()?).ok()?;
+fn pooled(
+    component: &Component,
+    style: Style,
+    artifact: &File,
+    guest: &GuestPlan,
+) -> Option<(Engine, Component)> {
+    if !guest.engine.pooling {
+        return None;
+    }
+    let engine = config::for_serving(guest, style, &component.resources_required()?).ok()?;
     match program::map(&engine, Kind::Component, artifact).ok()? {
         Code::Component(component) => Some((engine, component)),
         Code::Module(_) => None,
@@ -239,8 +253,9 @@ fn pooled(component: &Component, artifact: &File) -> Option<(Engine, Component)>
 fn instantiable(
     engine: &Engine,
     component: &Component,
+    guest: &GuestPlan,
 ) -> Result<component::InstancePre<ComponentState>, LinkError> {
-    component_linker(engine, component)
+    component_linker(engine, component, guest)
         .map_err(|error| engine_failed(&error))?
         .instantiate_pre(component)
         .map_err(|error| imports::of_component(&error))
@@ -252,23 +267,32 @@ fn instantiable(
 fn component_linker(
     engine: &Engine,
     component: &Component,
+    guest: &GuestPlan,
 ) -> wasmtime::Result<component::Linker<ComponentState>> {
     let ty = component.component_type();
     let imports = |part: &str| ty.imports(engine).any(|(name, _)| name.contains(part));
     let (wasi2, wasi3, http) = (imports("@0.2."), imports("@0.3."), imports("wasi:http/"));
+    let watched = guest.network != Network::default();
     let mut linker = component::Linker::new(engine);
     if wasi2 {
         p2::add_to_linker_async(&mut linker)?;
+        if watched {
+            names::watch2(&mut linker)?;
+        }
         if http {
             http2::add_only_http_to_linker_async(&mut linker)?;
         }
     }
     if wasi3 {
         p3::add_to_linker(&mut linker)?;
+        if watched {
+            names::watch3(&mut linker)?;
+        }
         if http {
             http3::add_to_linker(&mut linker)?;
         }
     }
+    proposals::add_to_linker(engine, component, &mut linker)?;
     Ok(linker)
 }
 

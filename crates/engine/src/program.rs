@@ -2,16 +2,18 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use plan::GuestPlan;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use crate::compile::{Kind, one_line};
-use crate::config;
+use crate::config::{self, Style};
 
 /// An artifact, mapped and ready to be linked.
 pub struct Program {
     pub(crate) engine: Engine,
     pub(crate) code: Code,
+    pub(crate) style: Style,
     /// The descriptor that it was mapped from. Whoever lent it may hold a lock by it that keeps
     /// the artifact from being evicted; the lock lives as long as this.
     pub(crate) artifact: File,
@@ -64,23 +66,38 @@ impl Program {
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn load(file: &File) -> Result<Self, LoadError> {
+    pub fn load(file: &File, guest: &GuestPlan) -> Result<Self, LoadError> {
         let mode = file.metadata().map_err(LoadError::Read)?.mode();
         if mode & 0o170_000 != 0o100_000 || mode & 0o222 != 0 {
             return Err(LoadError::Writable { mode });
         }
         let kind = kind(file)?;
-        let engine = config::for_running().map_err(|error| LoadError::Engine {
-            reason: one_line(&error),
-        })?;
         let artifact = file.try_clone().map_err(LoadError::Read)?;
-        let code = map(&engine, kind, &artifact).map_err(|error| LoadError::Incompatible {
-            reason: one_line(&error),
-        })?;
-        Ok(Self {
-            engine,
-            code,
-            artifact,
+        // How it was compiled follows from what it exports, which is known when it is mapped. wasmtime compares the
+        // settings before anything else, so that asking twice costs a server 0.1 ms and a command nothing.
+        let styles: &[Style] = match kind {
+            Kind::Module => &[Style::Command],
+            Kind::Component => &[Style::Command, Style::Server],
+        };
+        let mut refused = None;
+        for style in styles.iter().copied() {
+            let engine = config::for_running(guest, style).map_err(|error| LoadError::Engine {
+                reason: one_line(&error),
+            })?;
+            match map(&engine, kind, &artifact) {
+                Ok(code) => {
+                    return Ok(Self {
+                        engine,
+                        code,
+                        style,
+                        artifact,
+                    });
+                }
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(LoadError::Incompatible {
+            reason: refused.map(|error| one_line(&error)).unwrap_or_default(),
         })
     }
 }

@@ -3,12 +3,17 @@ use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::grants::{GrantError, Grants, Threads};
+use crate::grants::{Grants, Threads};
 use crate::http::Egress;
 use crate::limits::{Budget, Share};
+use crate::names::{Asked, Names};
+use crate::network::Gate;
+use crate::proposals::Configuration;
+use crate::stdio::{Lines, Output};
 
 /// What the store of a core module holds.
 pub(crate) struct ModuleState {
@@ -22,6 +27,10 @@ pub(crate) struct ComponentState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     egress: Egress,
+    gate: Arc<Gate>,
+    asked: Asked,
+    lines: Option<Arc<Lines>>,
+    configuration: Arc<Configuration>,
     share: Share,
 }
 
@@ -30,8 +39,8 @@ impl ModuleState {
         engine: &Engine,
         grants: &Grants,
         budget: &Arc<Budget>,
-    ) -> Result<Store<Self>, GrantError> {
-        let wasi = grants.builder(Threads::Own)?.build_p1();
+    ) -> wasmtime::Result<Store<Self>> {
+        let wasi = grants.builder(Threads::Own, None)?.build_p1();
         let mut store = Store::new(
             engine,
             Self {
@@ -40,6 +49,7 @@ impl ModuleState {
             },
         );
         store.limiter(|state| &mut state.share);
+        bound(&mut store, grants)?;
         Ok(store)
     }
 }
@@ -49,20 +59,95 @@ impl ComponentState {
         engine: &Engine,
         grants: &Grants,
         threads: Threads,
-        egress: Egress,
+        lines: Option<Arc<Lines>>,
         budget: &Arc<Budget>,
-    ) -> Result<Store<Self>, GrantError> {
+    ) -> wasmtime::Result<Store<Self>> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
         let state = Self {
-            table: ResourceTable::new(),
-            wasi: grants.builder(threads)?.build(),
+            table,
+            wasi: grants.builder(threads, lines.as_ref())?.build(),
             http: WasiHttpCtx::new(),
-            egress,
+            egress: grants.egress(),
+            gate: Arc::clone(grants.gate()),
+            asked: Asked::new(),
+            lines,
+            configuration: Arc::clone(&grants.configuration),
             share: Share::of(budget),
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.share);
+        store.set_hostcall_fuel(CALL);
+        store.set_max_component_handles(RESOURCES);
+        bound(&mut store, grants)?;
         Ok(store)
     }
+}
+
+impl ComponentState {
+    /// What it writes from here on belongs to this request.
+    pub(crate) fn label(&self, request: &Arc<str>) {
+        if let Some(lines) = &self.lines {
+            lines.label(request);
+        }
+    }
+
+    /// Writes a whole line to standard error. If nobody reads it any more there is nobody to tell.
+    pub(crate) fn log(&self, line: &str) {
+        let _ = match &self.lines {
+            Some(lines) => lines.write(Output::Stderr, line.as_bytes()),
+            None => Output::Stderr.write_all(line.as_bytes()),
+        };
+    }
+
+    /// The values of wasi:config.
+    pub(crate) fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn held(&self) -> u64 {
+        self.share.held()
+    }
+
+    /// What a name lookup needs.
+    pub(crate) fn names(&mut self) -> Names<'_> {
+        // Taken apart: the three are borrowed at once.
+        let Self {
+            table,
+            wasi,
+            gate,
+            asked,
+            ..
+        } = self;
+        Names {
+            sockets: WasiSocketsCtxView {
+                ctx: wasi.sockets(),
+                table,
+            },
+            gate,
+            asked,
+        }
+    }
+}
+
+/// Bytes that a guest may hand over in one call (wasmtime: 128 MiB): WASI's own streams take less than one, and the
+/// host holds a copy of each for every call that is under way.
+const CALL: usize = 16 << 20;
+/// Resources (streams, descriptors, requests) and handles that an instance may hold (wasmtime: unlimited and 100,000).
+/// Each costs the host some hundred bytes that no limit of the guest's memory counts; open files end at the process's
+/// own limit before.
+const RESOURCES: usize = 20_000;
+
+/// What every store gets.
+fn bound<T>(store: &mut Store<T>, grants: &Grants) -> wasmtime::Result<()> {
+    // Code that has no checks for it takes no notice. Without a clock that goes on, as for commands, it is never over.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    if let Some(fuel) = grants.fuel {
+        store.set_fuel(fuel)?;
+    }
+    Ok(())
 }
 
 impl WasiView for ComponentState {

@@ -5,6 +5,8 @@
 //! its logs are read waits, as a native one does. Reading never blocks the thread: a guest may
 //! wait for its input and for something else at once.
 
+mod lines;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -18,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
+
+pub(crate) use lines::{Labelled, Lines};
 
 /// Bytes per read and per write that the host buffers: a pipe's usual capacity.
 const CHUNK: usize = 64 * 1024;
@@ -129,14 +133,14 @@ impl AsyncRead for Stdin {
 }
 
 /// The process's standard output or standard error, as WASI's.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     Stdout,
     Stderr,
 }
 
 impl Output {
-    fn write_all(self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write_all(self, mut bytes: &[u8]) -> io::Result<()> {
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let target = match self {
             Self::Stdout => stdout.as_fd(),

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use plan::EngineSettings;
 use rustix::fs::{Mode, OFlags};
 
 use crate::cgroup::Entrance;
@@ -24,8 +25,10 @@ use crate::{privileges, seccomp, volumes};
 /// What a compilation is made from.
 #[derive(Debug)]
 pub struct CompileRequest<'a> {
-    /// The static binary to execute, with the one argument `compile`.
+    /// The static binary to execute, with the arguments `compile` and the word of the settings.
     pub runner: &'a Path,
+    /// How the code is to be made.
+    pub engine: &'a EngineSettings,
     /// The guest bytes; descriptor 3 there.
     pub source: BorrowedFd<'a>,
     /// Where the artifact is written to; descriptor 4 there.
@@ -81,7 +84,15 @@ pub fn spawn_compiler(request: CompileRequest<'_>) -> Result<Child, JailError> {
         CString::new(request.runner.as_os_str().as_bytes()).map_err(|_| JailError::Nul {
             what: "the runner's path",
         })?;
-    let argv = [program.as_ptr(), c"compile".as_ptr(), std::ptr::null()];
+    let word = CString::new(request.engine.word()).map_err(|_| JailError::Nul {
+        what: "the engine's settings",
+    })?;
+    let argv = [
+        program.as_ptr(),
+        c"compile".as_ptr(),
+        word.as_ptr(),
+        std::ptr::null(),
+    ];
     // No pid namespace: its first process would not notice the alarm.
     let namespaces = Namespaces::of_new(
         libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS,

@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use crate::Settings;
+
 /// Prefix of the annotations that are ours.
 pub const PREFIX: &str = "sampan.dev/";
 /// CRI: the name of the image as the user wrote it (containerd 2.0 and newer).
@@ -10,7 +12,6 @@ const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 /// CRI: the pod's uid, and the container's name in the pod.
 const POD_UID: &str = "io.kubernetes.cri.sandbox-uid";
 const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
-const HTTP_LISTEN: &str = "sampan.dev/http-listen";
 
 /// The annotations of a container that mean something to us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,27 +26,19 @@ pub struct Annotations {
     pub pod_uid: Option<String>,
     /// The container's name in the pod's manifest.
     pub container_name: Option<String>,
-    /// `sampan.dev/http-listen`.
-    pub http_listen: Option<String>,
+    /// Everything below [`PREFIX`], without it.
+    pub settings: Settings,
 }
 
 impl Annotations {
-    /// Picks out what is ours.
-    ///
-    /// # Errors
-    /// The names of the `sampan.dev/` annotations that do not exist, sorted.
-    pub fn read(all: &HashMap<String, String>) -> Result<Self, Vec<String>> {
-        let mut unknown: Vec<String> = all
-            .keys()
-            .filter(|key| key.starts_with(PREFIX) && key.as_str() != HTTP_LISTEN)
-            .cloned()
-            .collect();
-        if !unknown.is_empty() {
-            unknown.sort();
-            return Err(unknown);
-        }
+    /// Picks out what is ours. Whether the names below [`PREFIX`] exist is for [`crate::Policy`] to say.
+    #[must_use]
+    pub fn read(all: &HashMap<String, String>) -> Self {
         let get = |key: &str| all.get(key).cloned();
-        Ok(Self {
+        let ours = all
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_owned(), value.clone())));
+        Self {
             pod: get(ON_SANDBOX),
             is_pod: all
                 .get(CONTAINER_TYPE)
@@ -53,7 +46,7 @@ impl Annotations {
             image_name: get(IMAGE_NAME),
             pod_uid: get(POD_UID),
             container_name: get(CONTAINER_NAME),
-            http_listen: get(HTTP_LISTEN),
-        })
+            settings: Settings::new(ours),
+        }
     }
 }

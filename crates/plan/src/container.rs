@@ -9,8 +9,8 @@ use oci_spec::runtime::{
 
 use crate::{
     Annotations, CgroupDriver, Entry, GuestLimits, GuestPlan, HttpListen, Isolation, JailPlan,
-    MountPlan, MountSource, Namespace, Network, Options, Propagation, Rlimit, Sysctl, User,
-    termination,
+    Layers, MountPlan, MountSource, Namespace, NodeConfig, Options, Policy, Propagation, Rlimit,
+    RootAccess, Sysctl, User, termination,
 };
 
 /// A container as containerd asked for it, checked and typed.
@@ -138,21 +138,28 @@ impl Faults {
 }
 
 impl Plan {
-    /// Checks and types an OCI configuration.
+    /// Checks and types an OCI configuration, and decides what pod, RuntimeClass and node say about it.
     ///
     /// # Errors
     /// [`PlanError`] with every field at fault.
-    pub fn new(id: &str, spec: Spec, options: &Options) -> Result<Self, PlanError> {
+    pub fn new(
+        id: &str,
+        spec: Spec,
+        options: &Options,
+        node: &NodeConfig,
+    ) -> Result<Self, PlanError> {
         let mut faults = Faults::default();
         let id = ContainerId::new(id)?;
         let none = HashMap::new();
-        let annotations = Annotations::read(spec.annotations().as_ref().unwrap_or(&none))
-            .unwrap_or_else(|unknown| {
-                for name in unknown {
-                    faults.add(format!("annotation {name}"), "does not exist");
-                }
-                Annotations::default()
-            });
+        let annotations = Annotations::read(spec.annotations().as_ref().unwrap_or(&none));
+        let layers = Layers {
+            pod: &annotations.settings,
+            class: &options.settings,
+            node,
+        };
+        let policy = Policy::resolve(layers)
+            .map_err(|wrong| faults.0.extend(wrong))
+            .ok();
         let pod = annotations.pod.as_deref().and_then(|pod| {
             ContainerId::new(pod)
                 .map_err(|error| faults.0.extend(error.0))
@@ -163,11 +170,15 @@ impl Plan {
         } else {
             Role::Container
         };
-        let jail = jail(&spec, &mut faults);
+        let mut jail = jail(&spec, &mut faults);
         let guest = match role {
             Role::Pod => None,
-            Role::Container => guest(&spec, &jail, &annotations, &mut faults),
+            Role::Container => guest(&spec, &jail, &annotations, policy, &mut faults),
         };
+        // The kernel holds what the policy says; WASI follows the kernel.
+        jail.root_readonly |= guest
+            .as_ref()
+            .is_some_and(|guest| guest.rootfs != RootAccess::ReadWrite);
         let cgroup = cgroup(&id, &spec, options, &mut faults);
         faults.or(Self {
             id,
@@ -217,6 +228,7 @@ fn guest(
     spec: &Spec,
     jail: &JailPlan,
     annotations: &Annotations,
+    policy: Option<Policy>,
     faults: &mut Faults,
 ) -> Option<GuestPlan> {
     let Some(process) = spec.process() else {
@@ -251,20 +263,40 @@ fn guest(
         .and_then(|linux| linux.resources().as_ref())
         .and_then(|resources| resources.memory().as_ref())
         .and_then(|memory| memory.limit());
+    let policy = policy?;
+    let set = policy.http_listen.as_ref();
+    let http = match policy.deaf {
+        Some(reason) => HttpListen {
+            address: Err(reason),
+        },
+        None => HttpListen::choose(
+            set.map(|(place, text)| (place.as_str(), text.as_str())),
+            &env,
+        ),
+    };
     Some(GuestPlan {
         entry: Entry::parse(arg0),
-        http: HttpListen::choose(annotations.http_listen.as_deref(), &env),
+        http,
         args,
         env,
         cwd,
-        network: Network::All,
-        limits: GuestLimits::below(memory),
         command: false,
         termination: termination::message(
             &jail.mounts,
             annotations.pod_uid.as_deref(),
             annotations.container_name.as_deref(),
         ),
+        network: policy.network,
+        limits: GuestLimits {
+            stack: policy.stack,
+            fuel: policy.fuel,
+            ..GuestLimits::below(memory)
+        },
+        rootfs: policy.rootfs,
+        serving: policy.serving,
+        config_dir: policy.config_dir,
+        on_term: policy.on_term,
+        engine: policy.engine,
     })
 }
 

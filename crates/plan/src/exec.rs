@@ -99,7 +99,7 @@ pub fn console_size(process: &Process) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{GuestLimits, HttpListen, Network};
+    use crate::{EngineSettings, GuestLimits, HttpListen, Network, RootAccess, Serving};
 
     #[test]
     fn the_request_lies_over_the_container() {
@@ -111,8 +111,16 @@ mod tests {
             http: HttpListen {
                 address: Err("none".into()),
             },
-            network: Network::All,
-            limits: GuestLimits { memory: Some(7) },
+            network: Network::default(),
+            limits: GuestLimits {
+                memory: Some(7),
+                ..GuestLimits::default()
+            },
+            rootfs: RootAccess::ReadOnly,
+            serving: Serving::default(),
+            config_dir: None,
+            on_term: None,
+            engine: EngineSettings::default(),
             termination: Some("/dev/termination-log".to_owned()),
             command: false,
         };

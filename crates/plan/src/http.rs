@@ -21,20 +21,18 @@ const VARIABLES: [&str; 4] = [
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
 impl HttpListen {
-    /// The annotation `sampan.dev/http-listen`, else the first of the variables that is set,
+    /// What was set (the place that says it, and the text), else the first of the variables that is set,
     /// else `0.0.0.0:8080`. A bare number is a port on all addresses.
     #[must_use]
-    pub fn choose(annotation: Option<&str>, env: &[(String, String)]) -> Self {
-        let given = annotation
-            .map(|value| ("annotation sampan.dev/http-listen", value))
-            .or_else(|| {
-                VARIABLES.iter().find_map(|variable| {
-                    env.iter()
-                        .rev()
-                        .find(|(name, _)| name == variable)
-                        .map(|(_, value)| (*variable, value.as_str()))
-                })
-            });
+    pub fn choose(set: Option<(&str, &str)>, env: &[(String, String)]) -> Self {
+        let given = set.or_else(|| {
+            VARIABLES.iter().find_map(|variable| {
+                env.iter()
+                    .rev()
+                    .find(|(name, _)| name == variable)
+                    .map(|(_, value)| (*variable, value.as_str()))
+            })
+        });
         let address = match given {
             None => Ok(DEFAULT),
             Some((source, value)) => parse(value).ok_or_else(|| {
@@ -72,8 +70,8 @@ mod tests {
             ("WASMTIME_HTTP_PROXY_SOCKET_ADDR", "[::]:3"),
             ("SAMPAN_HTTP_LISTEN", ":4"),
         ]);
-        let at = |annotation, env: &[(String, String)]| {
-            HttpListen::choose(annotation, env)
+        let at = |set: Option<&str>, env: &[(String, String)]| {
+            HttpListen::choose(set.map(|text| ("annotation", text)), env)
                 .address
                 .expect("valid")
                 .to_string()

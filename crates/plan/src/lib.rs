@@ -11,6 +11,7 @@ mod annotations;
 mod bundle;
 mod container;
 mod digest;
+mod engine;
 mod entry;
 mod exec;
 mod exit;
@@ -20,20 +21,26 @@ mod http;
 mod jail;
 mod node;
 mod options;
+mod policy;
 mod termination;
 
 pub use annotations::{Annotations, IMAGE_NAME, ON_SANDBOX, PREFIX};
 pub use bundle::{BundleError, read_spec};
 pub use container::{CgroupPlan, ContainerId, Plan, PlanError, Role};
 pub use digest::{Digest, DigestError};
+pub use engine::{EngineSettings, Proposal};
 pub use entry::Entry;
 pub use exec::{ExecPlan, console_size};
 pub use exit::ExitCode;
 pub use grants::{Access, Mounted, Preopen, preopens};
-pub use guest::{GuestLimits, GuestPlan, Network};
+pub use guest::{AccessLog, GuestLimits, GuestPlan, Network, Reach, RootAccess, Serving};
 pub use http::HttpListen;
 pub use jail::{
     Isolation, JailPlan, MountPlan, MountSource, Namespace, Propagation, Rlimit, Sysctl, User,
 };
 pub use node::{CompileConfig, NodeConfig, NodeConfigError, StoreConfig};
 pub use options::{CgroupDriver, Options};
+pub use policy::{
+    Host, KNOBS, Knob, Layers, Outbound, Policy, Rule, Scope, Settings, ceilings_list,
+    settings_table,
+};

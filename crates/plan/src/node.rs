@@ -1,7 +1,9 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::{Layers, Policy, Settings};
 
 /// `/etc/sampan/config.toml`: what the node's administrator decides. Every key may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -15,6 +17,13 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     /// How much a compilation may use.
     pub compile: CompileConfig,
+    /// `[defaults]`: what holds for knobs ([`crate::KNOBS`]) that neither the pod nor its RuntimeClass sets.
+    pub defaults: Settings,
+    /// `[ceilings]`: what neither of them can exceed.
+    pub ceilings: Settings,
+    /// The file that all of this comes from, for messages.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 /// `[store]`.
@@ -53,6 +62,9 @@ impl Default for NodeConfig {
             run: "/run/sampan".into(),
             store: StoreConfig::default(),
             compile: CompileConfig::default(),
+            defaults: Settings::default(),
+            ceilings: Settings::default(),
+            file: FILE.into(),
         }
     }
 }
@@ -75,18 +87,56 @@ impl Default for CompileConfig {
     }
 }
 
-/// What is wrong with the node's configuration; names the key and the line.
+/// Where the file is if nobody says otherwise.
+const FILE: &str = "/etc/sampan/config.toml";
+
+/// What is wrong with the node's configuration; one line.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.to_string().trim_end().replace('\n', " "))]
-pub struct NodeConfigError(#[from] toml::de::Error);
+pub enum NodeConfigError {
+    /// The text is no TOML, or has an unknown key or a wrong type; names the key and the line.
+    #[error("{}", .0.to_string().trim_end().replace('\n', " "))]
+    Text(#[from] toml::de::Error),
+    /// Settings that do not exist, are no values, or contradict each other; all of them.
+    #[error("{0}")]
+    Settings(String),
+}
 
 impl NodeConfig {
-    /// Reads the text of the file.
+    /// [`NodeConfig::of_file`] of the usual file.
     ///
     /// # Errors
-    /// [`NodeConfigError`] where the text is no TOML or has an unknown key or a wrong type.
+    /// [`NodeConfigError`].
     pub fn parse(text: &str) -> Result<Self, NodeConfigError> {
-        Ok(toml::from_str(text)?)
+        Self::of_file(text, Path::new(FILE))
+    }
+
+    /// Reads the text of the file; its path is for messages.
+    ///
+    /// # Errors
+    /// [`NodeConfigError`].
+    pub fn of_file(text: &str, file: &Path) -> Result<Self, NodeConfigError> {
+        let mut config: Self = toml::from_str(text)?;
+        config.file = file.to_owned();
+        // What is wrong in the file is said when it is read, and not to the first pod that it concerns.
+        let none = Settings::default();
+        let layers = Layers {
+            pod: &none,
+            class: &none,
+            node: &config,
+        };
+        Policy::resolve(layers).map_err(|faults| {
+            let lines: Vec<_> = faults
+                .iter()
+                .map(|(place, reason)| format!("{place}: {reason}"))
+                .collect();
+            NodeConfigError::Settings(lines.join("; "))
+        })?;
+        Ok(config)
+    }
+
+    /// How messages call a key of one of the two tables of settings.
+    pub(crate) fn place(&self, table: &str, name: &str) -> String {
+        format!("[{table}] {name} in {}", self.file.display())
     }
 }
 
@@ -116,5 +166,24 @@ mod tests {
             let error = NodeConfig::parse(text).expect_err("wrong").to_string();
             assert!(error.contains(name) && !error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn wrong_settings_are_named_all_at_once() {
+        let text = "[defaults]\nnetwork = 'some'\nfuel = 0\nrootfs = 'rw'\n[ceilings]\nrootfs = 'ro'\naccess-log = 'off'\nno-such = 1\n";
+        let error = NodeConfig::parse(text).expect_err("wrong").to_string();
+        for part in [
+            "[defaults] network in /etc/sampan/config.toml: `some` is not all, listen or none",
+            "[defaults] fuel",
+            "[defaults] rootfs in /etc/sampan/config.toml: `rw` is beyond the node's ceiling `ro`",
+            "[ceilings] access-log in /etc/sampan/config.toml: has no ceiling",
+            "[ceilings] no-such in /etc/sampan/config.toml: does not exist",
+        ] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+        let error = NodeConfig::parse("[defaults]\nnetwork = 1.5\n")
+            .expect_err("no setting")
+            .to_string();
+        assert!(error.contains("network"), "{error}");
     }
 }

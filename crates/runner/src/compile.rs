@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use engine::CompileError;
-use plan::ExitCode as Ended;
+use plan::{EngineSettings, ExitCode as Ended};
 
 /// Where the supervisor left the guest bytes and the empty file for the artifact.
 const SOURCE: &str = "/proc/self/fd/3";
@@ -17,7 +17,7 @@ const REFUSED: u8 = 1;
 /// The artifact could not be written; the reason is on standard error.
 const UNWRITTEN: u8 = 3;
 
-pub(crate) fn compile() -> ExitCode {
+pub(crate) fn compile(settings: &EngineSettings) -> ExitCode {
     let opened = File::open(SOURCE)
         .and_then(|source| Ok((source, OpenOptions::new().write(true).open(TARGET)?)));
     let (mut source, mut target) = match opened {
@@ -31,7 +31,7 @@ pub(crate) fn compile() -> ExitCode {
     if let Err(error) = source.read_to_end(&mut guest) {
         return broken("cannot read the program", &error);
     }
-    match engine::compile(&guest, &mut target) {
+    match engine::compile(&guest, settings, &mut target) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             crate::say(&format!("{}\n", crate::one_line(&error)));

@@ -9,6 +9,8 @@ mod termination;
 use std::io::Write;
 use std::process::ExitCode;
 
+use plan::EngineSettings;
+
 /// musl's own asks the kernel for every size class anew: 60 calls until a guest runs, a sixth of
 /// the start. Measured in the engine alone: 0.82 ms and 572 kB for a guest that waits, musl 0.97
 /// and 616, mimalloc 1.03 and 6,618; requests of an HTTP guest per second 7,800, 3,600, 5,400.
@@ -21,9 +23,11 @@ sampan-runner: runs WebAssembly guests for containerd-shim-sampan-v1
 It is started by the shim with descriptors that only the shim can give.
 
   sampan-runner run           run one guest (3: control socket, 4: artifact, 5: rootfs)
-  sampan-runner compile       compile guest bytes (3: source, 4: target)
-  sampan-runner fingerprint   print what artifacts of this engine depend on
+  sampan-runner compile [SETTINGS]      compile guest bytes (3: source, 4: target)
+  sampan-runner fingerprint [SETTINGS]  print what artifacts of this engine depend on
   sampan-runner --version     print the version
+
+SETTINGS is `standard` or a list, by +, of `fuel` and `no-PROPOSAL`.
 ";
 
 /// Wrong arguments.
@@ -32,18 +36,22 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let command = args.next();
-    if args.next().is_some() {
+    let settings = match args.next() {
+        Some(word) => word.to_str().and_then(EngineSettings::of_word),
+        None => Some(EngineSettings::default()),
+    };
+    let (Some(settings), None) = (settings, args.next()) else {
         return usage();
-    }
+    };
     match command.as_deref().and_then(|command| command.to_str()) {
         Some("run") => run::run(),
-        Some("compile") => compile::compile(),
-        Some("fingerprint") => print(&format!("{}\n", engine::fingerprint())),
+        Some("compile") => compile::compile(&settings),
+        Some("fingerprint") => print(&format!("{}\n", engine::fingerprint(&settings))),
         Some("--version" | "-V") => {
             let version = env!("CARGO_PKG_VERSION");
             print(&format!(
                 "sampan-runner {version} ({})\n",
-                engine::fingerprint()
+                engine::fingerprint(&settings)
             ))
         }
         Some("--help" | "-h") => print(HELP),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use engine::{LinkError, Linked, LoadError, Program};
 use jail::{Door, Refusal, RefusalKind};
-use plan::{ExitCode as Ended, preopens};
+use plan::{ExitCode as Ended, RootAccess, preopens};
 
 /// The order matters: what can be wrong with the program is found before the jail, while the
 /// supervisor can still be told and `/proc` is there to map the artifact by; threads start after
@@ -25,7 +25,10 @@ pub(crate) fn run() -> ExitCode {
     };
     jail::end_on_signals(linked.serves());
     let guest = inside.guest().clone();
-    let preopens = preopens(inside.root(), inside.mounted());
+    let mut preopens = preopens(inside.root(), inside.mounted());
+    if guest.rootfs == RootAccess::None {
+        preopens.retain(|preopen| preopen.path != "/");
+    }
     let orders = match inside.ready().and_then(|()| inside.wait_for_go()) {
         Ok(orders) => orders,
         Err(error) => return failed(&error),
@@ -39,11 +42,12 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn link(door: &Door) -> Result<Linked, Refusal> {
-    let program = Program::load(door.artifact()).map_err(|error| Refusal {
+    let guest = &door.launch().guest;
+    let program = Program::load(door.artifact(), guest).map_err(|error| Refusal {
         kind: load_kind(&error),
         message: crate::one_line(&error),
     })?;
-    program.link(&door.launch().guest).map_err(|error| Refusal {
+    program.link(guest).map_err(|error| Refusal {
         kind: link_kind(&error),
         message: crate::one_line(&error),
     })

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use jail::CompileRequest;
-use plan::{CompileConfig, Digest};
+use plan::{CompileConfig, Digest, EngineSettings};
 use store::{Artifact, Claim, Slot, Store};
 
 use crate::failure::{Failure, Kind, Outcome};
@@ -15,6 +15,7 @@ use crate::launch::{of_jail, of_store};
 /// Who compiles, and with which bounds.
 pub(crate) struct Compiler<'a> {
     pub(crate) runner: &'a Path,
+    pub(crate) engine: &'a EngineSettings,
     pub(crate) limits: &'a CompileConfig,
     /// The runner's engine.
     pub(crate) fingerprint: &'a str,
@@ -66,6 +67,7 @@ impl Compiler<'_> {
         let (mut reader, writer) = std::io::pipe().map_err(Failure::internal)?;
         let helper = jail::spawn_compiler(CompileRequest {
             runner: self.runner,
+            engine: self.engine,
             source: sealed.descriptor(),
             target: slot.file().as_fd(),
             stderr: writer.into(),

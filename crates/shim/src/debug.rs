@@ -3,7 +3,7 @@
 
 use debug_guest::Facts;
 use jail::{Child, Stats};
-use plan::{Access, GuestPlan, Network};
+use plan::{Access, GuestPlan, Network, Outbound, RootAccess};
 
 use crate::container::Container;
 
@@ -28,7 +28,7 @@ pub(crate) fn args(container: &Container, guest: &GuestPlan) -> Vec<String> {
             .into_iter()
             .map(|preopen| (preopen.path, preopen.access == Access::ReadWrite))
             .collect(),
-        network: network(guest.network),
+        network: network(&guest.network),
         limits: limits(guest),
         usage,
     };
@@ -37,10 +37,30 @@ pub(crate) fn args(container: &Container, guest: &GuestPlan) -> Vec<String> {
     args
 }
 
-fn network(network: Network) -> Vec<String> {
-    match network {
-        Network::All => vec!["all that the pod's network namespace allows".to_owned()],
-    }
+fn network(network: &Network) -> Vec<String> {
+    let within = "what the pod's network namespace allows";
+    let outbound = match &network.outbound {
+        Outbound::All => vec![format!("connects to {within}")],
+        Outbound::Listed(rules) if rules.is_empty() => vec!["connects to nobody".to_owned()],
+        Outbound::Listed(rules) => rules
+            .iter()
+            .map(|rule| format!("connects to {rule}"))
+            .collect(),
+    };
+    let listens = if network.listen {
+        "listens"
+    } else {
+        "does not listen"
+    };
+    let names = match (&network.outbound, network.name_lookup) {
+        (_, true) => "looks up every name",
+        (Outbound::Listed(rules), false) if !rules.is_empty() => "looks up the names above alone",
+        (_, false) => "looks up no name",
+    };
+    [listens.to_owned(), names.to_owned()]
+        .into_iter()
+        .chain(outbound)
+        .collect()
 }
 
 fn limits(guest: &GuestPlan) -> Vec<(String, String)> {
@@ -48,7 +68,20 @@ fn limits(guest: &GuestPlan) -> Vec<(String, String)> {
         .limits
         .memory
         .map_or_else(|| "none".to_owned(), |bytes| format!("{bytes} bytes"));
-    vec![("memory of the guest".to_owned(), memory)]
+    let mut limits = vec![
+        ("memory of the guest".to_owned(), memory),
+        ("stack".to_owned(), format!("{} bytes", guest.limits.stack)),
+    ];
+    if let Some(fuel) = guest.limits.fuel {
+        limits.push(("fuel".to_owned(), fuel.to_string()));
+    }
+    let root = match guest.rootfs {
+        RootAccess::None => "none",
+        RootAccess::ReadOnly => "read-only",
+        RootAccess::ReadWrite => "as the spec says",
+    };
+    limits.push(("root file system".to_owned(), root.to_owned()));
+    limits
 }
 
 /// What the container uses now, in words.

@@ -88,7 +88,7 @@ impl Exec {
             Chosen::Own => (&beside.compiled, beside.name.clone()),
             Chosen::Other(bytes) => {
                 let name = bytes.name.clone();
-                other = launch::compiled(supervisor, &beside.runner, bytes).await?;
+                other = launch::compiled(supervisor, &beside.runner, &guest.engine, bytes).await?;
                 (&other, name)
             }
         };

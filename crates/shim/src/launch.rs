@@ -10,7 +10,7 @@ use jail::{
     Cgroup, Child, Filter, JailError, Launch, Refusal, RefusalKind, Report, Rootfs, RootfsMount,
     SpawnRequest,
 };
-use plan::{CgroupDriver, Digest, Options, Plan, Role};
+use plan::{CgroupDriver, Digest, EngineSettings, Options, Plan, Role};
 use store::{Artifact, Limits, Store, StoreError};
 use tokio::sync::oneshot;
 
@@ -65,7 +65,8 @@ pub(crate) async fn create(
 ) -> Result<Container, Stopped> {
     let bundle = PathBuf::from(&order.bundle);
     let spec = plan::read_spec(&bundle).map_err(Failure::invalid)?;
-    let plan = Plan::new(&order.id, spec, &order.options).map_err(Failure::invalid)?;
+    let plan =
+        Plan::new(&order.id, spec, &order.options, &supervisor.config).map_err(Failure::invalid)?;
     let mut made = Made::begin(supervisor, &plan)?;
     let prepared = tokio::select! {
         biased;
@@ -206,7 +207,7 @@ async fn prepare(
     let name = bytes.name.clone();
     let runner = node::runner(order.options.runner.as_deref(), &supervisor.config)
         .map_err(Failure::invalid)?;
-    let compiled = compiled(supervisor, &runner, bytes).await?;
+    let compiled = compiled(supervisor, &runner, &guest_plan.engine, bytes).await?;
     let launch = Launch {
         jail: plan.jail.clone(),
         guest: guest_plan.clone(),
@@ -286,6 +287,7 @@ impl Compiled {
 pub(crate) async fn compiled(
     supervisor: &Supervisor,
     runner: &Path,
+    engine: &EngineSettings,
     bytes: Bytes,
 ) -> Outcome<Compiled> {
     let config = &supervisor.config;
@@ -293,13 +295,14 @@ pub(crate) async fn compiled(
         max_bytes: config.store.max_bytes,
     };
     let store = Store::open(&config.store.path, limits).map_err(of_store)?;
-    let fingerprint = node::fingerprint(runner, &store).map_err(Failure::internal)?;
+    let fingerprint = node::fingerprint(runner, engine, &store).map_err(Failure::internal)?;
     let digest: Digest = bytes.digest;
     let artifact = match store.lookup(&digest, &fingerprint).map_err(of_store)? {
         Some(artifact) => artifact,
         None => {
             let compiler = Compiler {
                 runner,
+                engine,
                 limits: &config.compile,
                 fingerprint: &fingerprint,
             };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use plan::NodeConfig;
+use plan::{EngineSettings, NodeConfig};
 use store::Store;
 
 /// Where the node's administrator writes; the variable names another file (for several
@@ -19,7 +19,7 @@ pub(crate) fn config() -> anyhow::Result<NodeConfig> {
     let named = std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
     let path = named.as_deref().unwrap_or(Path::new(CONFIG));
     match fs::read_to_string(path) {
-        Ok(text) => NodeConfig::parse(&text).with_context(|| path.display().to_string()),
+        Ok(text) => NodeConfig::of_file(&text, path).with_context(|| path.display().to_string()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
             Ok(NodeConfig::default())
         }
@@ -40,15 +40,20 @@ pub(crate) fn runner(option: Option<&Path>, config: &NodeConfig) -> anyhow::Resu
     Ok(shim.with_file_name("sampan-runner"))
 }
 
-/// What the runner's engine calls itself; artifacts of another are not for it.
+/// What the runner's engine calls itself with these settings; artifacts of another are not for it.
 ///
 /// Asking costs an execution, so the answer is kept in the store under the identity of the
 /// file (device, inode, size and change time): a replaced runner is asked again.
-pub(crate) fn fingerprint(runner: &Path, store: &Store) -> anyhow::Result<String> {
+pub(crate) fn fingerprint(
+    runner: &Path,
+    settings: &EngineSettings,
+    store: &Store,
+) -> anyhow::Result<String> {
+    let word = settings.word();
     let meta = fs::metadata(runner)
         .with_context(|| format!("the runner {} cannot be used", runner.display()))?;
     let note = format!(
-        "fingerprint-{:x}-{:x}-{:x}-{:x}.{:09}",
+        "fingerprint-{:x}-{:x}-{:x}-{:x}.{:09}-{word}",
         meta.dev(),
         meta.ino(),
         meta.size(),
@@ -61,7 +66,7 @@ pub(crate) fn fingerprint(runner: &Path, store: &Store) -> anyhow::Result<String
         return Ok(known);
     }
     let output = Command::new(runner)
-        .arg("fingerprint")
+        .args(["fingerprint", &word])
         .env_clear()
         .output()
         .with_context(|| format!("execute {} fingerprint", runner.display()))?;

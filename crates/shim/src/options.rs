@@ -5,8 +5,9 @@ use containerd_shim::bootstrap::any_is;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
-use plan::{CgroupDriver, Options};
+use plan::{CgroupDriver, Options, Settings};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// `runtimeoptions.v1.Options` is not among the generated messages; its three fields are all
 /// there is to it (containerd `api/types/runtimeoptions/v1/api.proto`).
@@ -20,6 +21,13 @@ struct Keys {
     systemd_cgroup: bool,
     #[serde(rename = "BinaryName")]
     binary_name: String,
+    /// containerd's own keys, which it leaves in the text that it passes on.
+    #[serde(rename = "TypeUrl")]
+    _type_url: Option<IgnoredAny>,
+    #[serde(rename = "ConfigPath")]
+    _config_path: Option<IgnoredAny>,
+    #[serde(flatten)]
+    settings: Settings,
 }
 
 /// Decodes the options of a Create request; none is fine.
@@ -33,6 +41,7 @@ pub(crate) fn decode(any: Option<&Any>) -> anyhow::Result<Options> {
         Keys {
             systemd_cgroup: options.systemd_cgroup,
             binary_name: options.binary_name,
+            ..Keys::default()
         }
     } else if any.type_url.rsplit('/').next() == Some(GENERIC) {
         generic(&any.value)?
@@ -49,6 +58,7 @@ pub(crate) fn decode(any: Option<&Any>) -> anyhow::Result<Options> {
             CgroupDriver::Cgroupfs
         },
         runner: (!keys.binary_name.is_empty()).then(|| keys.binary_name.into()),
+        settings: keys.settings,
     })
 }
 
@@ -112,6 +122,21 @@ mod tests {
         let options = decode(Some(&generic_any(0x1a, b"SystemdCgroup = true"))).expect("valid");
         assert_eq!(options.cgroup_driver, CgroupDriver::Systemd);
         assert_eq!(decode(None).expect("none is fine"), Options::default());
+    }
+
+    #[test]
+    fn every_other_key_is_a_setting() {
+        let text = b"ConfigPath = '/x'\nnetwork = 'listen'\nmax-concurrent-requests = 5\npooling = false\nallow-outbound = ['a', 'b']";
+        let options = decode(Some(&generic_any(0x1a, text))).expect("valid");
+        let pairs = [
+            ("network", "listen"),
+            ("max-concurrent-requests", "5"),
+            ("pooling", "false"),
+            ("allow-outbound", "a,b"),
+        ];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(options.settings, Settings::new(pairs));
+        assert_eq!(options.cgroup_driver, CgroupDriver::Cgroupfs);
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl<'a> TaskBuilder<'a> {
         self
     }
 
-    /// The runtime's options.
+    /// The runtime's options, in the container's record, where CRI has them: containerd passes them on with Create.
     #[must_use]
     pub fn options(mut self, options: Any) -> Self {
         self.options = Some(options);
@@ -273,7 +273,6 @@ impl<'a> TaskBuilder<'a> {
             client,
             id: self.id,
             rootfs,
-            options: self.options,
             terminal: self.spec.terminal,
             process,
             streams,
@@ -322,7 +321,6 @@ pub struct Prepared<'a> {
     client: Client,
     id: String,
     rootfs: Vec<Mount>,
-    options: Option<Any>,
     terminal: bool,
     process: Value,
     streams: stdio::Streams,
@@ -341,7 +339,6 @@ impl<'a> Prepared<'a> {
             stdout: self.streams.stdout_uri(),
             stderr: self.streams.stderr_uri(),
             terminal: self.terminal,
-            options: self.options,
             ..api::CreateTaskRequest::default()
         };
         let request = self.client.request(create)?;

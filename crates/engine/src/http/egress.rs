@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,13 +19,14 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use crate::http::Roots;
+use crate::network::Gate;
 
 /// How long a step may take if the guest does not say (wasmtime's own default).
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -34,15 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(600);
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Answer = (Response<WasiBody>, Io);
 
-/// Sends a guest's requests; everything that the pod's network namespace lets through is
-/// allowed ([`plan::Network::All`]).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Egress(());
-
-impl Egress {
-    pub(crate) fn new() -> Self {
-        Self(())
-    }
+/// Sends a guest's requests, where the gate lets them.
+#[derive(Clone)]
+pub(crate) struct Egress {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) roots: Arc<Roots>,
 }
 
 impl WasiHttpHooks for Egress {
@@ -52,18 +49,27 @@ impl WasiHttpHooks for Egress {
         options: Option<RequestOptions>,
         _processed: Io,
     ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
-        Box::new(send(request, options.unwrap_or_default()))
+        Box::new(send(self.clone(), request, options.unwrap_or_default()))
     }
 }
 
-async fn send(request: Request<WasiBody>, options: RequestOptions) -> Result<Answer, Error> {
+async fn send(
+    egress: Egress,
+    request: Request<WasiBody>,
+    options: RequestOptions,
+) -> Result<Answer, Error> {
     let target = Target::of(request.uri())?;
     let request = for_origin(request, &target)?;
     let connect = async {
-        let stream = target.connect().await?;
+        let stream = target.connect(&egress.gate).await?;
         if target.tls {
             let name = target.server_name()?;
-            let stream = tls()?.connect(name, stream).await.map_err(Error::Tls)?;
+            let stream = egress
+                .roots
+                .connector()?
+                .connect(name, stream)
+                .await
+                .map_err(Error::Tls)?;
             handshake(stream).await
         } else {
             handshake(stream).await
@@ -111,15 +117,30 @@ impl Target {
         Ok(Self { host, port, tls })
     }
 
-    /// Resolves once and takes the first address that answers.
-    async fn connect(&self) -> Result<TcpStream, Error> {
-        let addresses: Vec<SocketAddr> = lookup_host((self.host.as_str(), self.port))
+    /// Resolves once and takes the first address that is allowed and answers.
+    async fn connect(&self, gate: &Gate) -> Result<TcpStream, Error> {
+        let asked = || format!("a request to {}:{}", self.host.escape_debug(), self.port);
+        if !gate.sends() || !gate.lets_look_up(&self.host) {
+            gate.tell(&asked());
+            return Err(Error::HttpRequestDenied);
+        }
+        let mut addresses: Vec<SocketAddr> = lookup_host((self.host.as_str(), self.port))
             .await
             .map_err(|error| Error::DnsError {
                 rcode: Some(error.to_string()),
                 info_code: None,
             })?
             .collect();
+        for address in &addresses {
+            gate.resolved(&self.host, address.ip());
+        }
+        if let Some(first) = addresses.first().copied() {
+            addresses.retain(|address| gate.lets_out(*address));
+            if addresses.is_empty() {
+                gate.tell(&format!("{} ({})", asked(), first.ip()));
+                return Err(Error::DestinationIpProhibited);
+            }
+        }
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses {
             match TcpStream::connect(address).await {
@@ -195,27 +216,6 @@ async fn handshake(
 > {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     Ok((sender, wasmtime_wasi::runtime::spawn(connection)))
-}
-
-/// The certificate authorities of Mozilla, compiled in: a guest's filesystem has none.
-fn tls() -> Result<TlsConnector, Error> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    let config = match CONFIG.get() {
-        Some(config) => config,
-        None => {
-            let roots = RootCertStore {
-                roots: webpki_roots::TLS_SERVER_ROOTS.into(),
-            };
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let config = ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .map_err(|error| Error::InternalError(Some(error.to_string())))?
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            CONFIG.get_or_init(|| Arc::new(config))
-        }
-    };
-    Ok(TlsConnector::from(Arc::clone(config)))
 }
 
 /// A body that fails if nothing comes for so long.

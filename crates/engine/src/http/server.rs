@@ -9,28 +9,26 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http::{HeaderValue, header};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use plan::ExitCode;
+use plan::{ExitCode, Serving};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
-use wasmtime_wasi_http::handler::{InstantiationError, ProxyHandler, ProxyPre, TrapOrPanicError};
-use wasmtime_wasi_http::{Error, WasiBody};
+use wasmtime::Engine;
+use wasmtime_wasi_http::handler::{ProxyHandler, ProxyPre};
 
-use crate::command::say;
 use crate::config::INSTANCES;
-use crate::ending::{Ending, judge, line};
+use crate::ending::{Ending, line};
 use crate::grants::Grants;
-use crate::http::worker::{Obituary, Workers};
+use crate::http::request::Server;
+use crate::http::reuse::Reuse;
+use crate::http::ticker::Ticker;
+use crate::http::worker::Workers;
 use crate::limits::Budget;
 use crate::state::ComponentState;
 
@@ -41,6 +39,8 @@ const MAX_THREADS: usize = 8;
 const BACKLOG: u32 = 1024;
 /// How long a client may take for the header of a request.
 const HEADER: Duration = Duration::from_secs(30);
+/// Bytes of a connection that are held: more than every header that a client has a reason to send.
+const BUFFER: usize = 128 << 10;
 /// Pause after an error of `accept` that concerns the process (too many open files): the next
 /// attempt would fail the same way.
 const BREATH: Duration = Duration::from_millis(50);
@@ -48,6 +48,9 @@ const BREATH: Duration = Duration::from_millis(50);
 /// for its next request is told to close by the answer to it; closing without a word would lose a
 /// request that is on its way.
 const LINGER: Duration = Duration::from_millis(500);
+/// Turns of guests, 10 ms at most each, after which a thread looks for new requests although it has guests to run
+/// (tokio: 61, which would be more than half a second).
+const EVENTS: u32 = 8;
 /// What a client sends first that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Exit code of a process that a signal ended, less the signal's number.
@@ -67,6 +70,7 @@ pub(crate) struct Served {
     pub(crate) address: SocketAddr,
     /// Of [`threads`].
     pub(crate) threads: usize,
+    pub(crate) serving: Serving,
 }
 
 /// Serves until a signal comes, unless one came before (`asked_to_end`).
@@ -78,6 +82,7 @@ pub(crate) fn serve(
 ) -> Ending {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(served.threads)
+        .event_interval(EVENTS)
         .enable_all()
         .build();
     let result = runtime.and_then(|runtime| {
@@ -103,23 +108,30 @@ async fn run(
         return Ok(Ending::own(0));
     }
     // A directory that cannot be opened fails the container now and not every request later.
-    if let Err(error) = grants.builder(crate::grants::Threads::Shared) {
+    if let Err(error) = grants.builder(crate::grants::Threads::Shared, None) {
         let account = line(&error.to_string());
         return Ok(Ending::told(ExitCode::NotRunnable, account));
     }
     let listener = listen(served.address)?;
     let (stop, stopping) = watch::channel(false);
     let places = Arc::new(Semaphore::new(INSTANCES as usize));
-    let server = Arc::new(Server {
-        workers: ProxyHandler::new(Workers {
-            pre: again(&served.pre),
-            grants,
-            budget: Arc::clone(&budget),
-            places: Arc::clone(&places),
-            stopping: stopping.clone(),
-        }),
+    let reuse = Arc::new(Reuse::new(matches!(served.pre, ProxyPre::P2(_))));
+    let workers = Workers {
+        pre: again(&served.pre),
+        grants,
+        budget: Arc::clone(&budget),
+        serving: served.serving.clone(),
+        reuse: Arc::clone(&reuse),
+        places: Arc::clone(&places),
+        ticker: Ticker::new(engine(&served.pre)),
+        stopping: stopping.clone(),
+    };
+    let server = Arc::new(Server::new(
+        ProxyHandler::new(workers),
         budget,
-    });
+        served.serving.clone(),
+        reuse,
+    ));
     let connections = GracefulShutdown::new();
     // Every connection holds a sender: the receiver knows when the last one has ended.
     let (open, mut ended) = mpsc::channel::<Infallible>(1);
@@ -163,6 +175,13 @@ async fn run(
     tokio::select! {
         () = drained => Ok(Ending::own(0)),
         signal = signals.next() => Ok(Ending::own(SIGNALLED + signal)),
+    }
+}
+
+fn engine(pre: &ProxyPre<ComponentState>) -> Engine {
+    match pre {
+        ProxyPre::P2(pre) => pre.engine().clone(),
+        ProxyPre::P3(pre) => pre.engine().clone(),
     }
 }
 
@@ -228,11 +247,6 @@ impl Signals {
     }
 }
 
-struct Server {
-    workers: ProxyHandler<Workers>,
-    budget: Arc<Budget>,
-}
-
 async fn connection(
     server: Arc<Server>,
     stream: TcpStream,
@@ -271,7 +285,9 @@ async fn connection(
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER)
-            .half_close(true);
+            .max_buf_size(BUFFER);
+        // A client that closes its half is taken for gone, as nginx and Go do: nothing else tells that it is, and what
+        // runs for it should end.
         let _ = watcher.watch(builder.serve_connection(io, service)).await;
     }
 }
@@ -306,83 +322,4 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         }
         seen = count;
     }
-}
-
-impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
-        let asked = format!("{} {}", request.method(), request.uri().path());
-        let request = match for_guest(request) {
-            Ok(request) => request,
-            Err(reason) => return plain(StatusCode::BAD_REQUEST, reason),
-        };
-        let (obituary, end) = oneshot::channel();
-        match self.workers.handle(obituary, request).await {
-            Ok(response) => response,
-            Err(error) => {
-                let mut reason = self.reason(&error);
-                // The call was cut off, by a trap that only the instance knows.
-                if is_vague(&error)
-                    && let Ok(Some(known)) = end.await
-                {
-                    reason = known;
-                }
-                say(&line(&format!("{reason} ({asked})")));
-                plain(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the application failed\n",
-                )
-            }
-        }
-    }
-
-    fn reason(&self, error: &wasmtime::Error) -> String {
-        let judged = match error.downcast_ref::<InstantiationError<Obituary>>() {
-            Some(failed) => judge(&failed.error, &self.budget),
-            None => judge(error, &self.budget),
-        };
-        match judged {
-            Ok(code) => format!("the guest exited with code {code} instead of answering"),
-            Err(failure) => failure.reason,
-        }
-    }
-}
-
-/// Whether the error says only that no answer came.
-fn is_vague(error: &wasmtime::Error) -> bool {
-    error.is::<TrapOrPanicError>()
-        || error
-            .root_cause()
-            .to_string()
-            .starts_with("guest never invoked")
-}
-
-/// The request as WASI has it: with scheme and authority, wherever the client wrote them.
-fn for_guest(request: Request<Incoming>) -> Result<Request<WasiBody>, &'static str> {
-    let (mut parts, body) = request.into_parts();
-    let mut uri = parts.uri.into_parts();
-    if uri.authority.is_none() {
-        let host = parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
-        let authority = host.ok_or("a request needs a host\n")?;
-        uri.authority =
-            Some(Authority::try_from(authority).map_err(|_| "the host is not valid\n")?);
-    }
-    uri.scheme = Some(Scheme::HTTP);
-    if uri.path_and_query.is_none() {
-        uri.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-    }
-    parts.uri = Uri::from_parts(uri).map_err(|_| "the request target is not valid\n")?;
-    Ok(Request::from_parts(
-        parts,
-        body.map_err(Error::from).boxed_unsync(),
-    ))
-}
-
-fn plain(status: StatusCode, text: &'static str) -> Response<WasiBody> {
-    let body = Full::new(Bytes::from_static(text.as_bytes()));
-    let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
 }

@@ -1,12 +1,14 @@
 //! An instance of a guest that answers requests, from its birth to its end.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use plan::Serving;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until, timeout};
 use wasmtime::component::GuestTaskId;
 use wasmtime::{Engine, Store, StoreContextMut};
 use wasmtime_wasi_http::WasiHttpView;
@@ -16,15 +18,15 @@ use wasmtime_wasi_http::handler::{
 
 use crate::command::say;
 use crate::config::CONCURRENT;
-use crate::ending::judge;
+use crate::ending::{judge, line};
 use crate::grants::{Grants, Threads};
-use crate::http::Egress;
+use crate::http::call::{Call, Calls};
+use crate::http::reuse::Reuse;
+use crate::http::ticker::{Ticker, Ticking};
 use crate::limits::Budget;
 use crate::state::ComponentState;
+use crate::stdio::Lines;
 
-/// Requests that one instance of a WASI 0.3 guest answers in its life. An instance of 0.2
-/// answers one: its toolchains count on that.
-const REUSE: usize = 128;
 /// How long an instance without a request is kept.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -33,8 +35,12 @@ pub(super) struct Workers {
     pub(super) pre: ProxyPre<ComponentState>,
     pub(super) grants: Grants,
     pub(super) budget: Arc<Budget>,
+    pub(super) serving: Serving,
+    pub(super) reuse: Arc<Reuse>,
     /// One permit per instance that lives.
     pub(super) places: Arc<Semaphore>,
+    /// Lets time pass for those that live.
+    pub(super) ticker: Ticker,
     /// Becomes true when the server ends.
     pub(super) stopping: watch::Receiver<bool>,
 }
@@ -46,6 +52,20 @@ impl Workers {
             ProxyPre::P3(pre) => pre.engine(),
         }
     }
+
+    /// Requests that an instance answers at once, and in its life.
+    fn requests(&self) -> (usize, usize) {
+        if self.reuse.is_given_up() {
+            return (1, 1);
+        }
+        let (at_once, in_all) = match self.pre {
+            ProxyPre::P2(_) => (1, self.serving.reuse_0_2),
+            // Who wants to know whose line it is must not mix them.
+            ProxyPre::P3(_) if self.serving.log_request_id => (1, self.serving.reuse_0_3),
+            ProxyPre::P3(_) => (CONCURRENT, self.serving.reuse_0_3),
+        };
+        (at_once as usize, in_all as usize)
+    }
 }
 
 impl HandlerState for Workers {
@@ -55,24 +75,43 @@ impl HandlerState for Workers {
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<ComponentState, Expiration, Worker>> {
         let place = Arc::clone(&self.places).acquire_owned().await?;
+        let ticking = self.ticker.begin();
+        let lines = self.serving.log_request_id.then(Lines::new);
         let mut store = ComponentState::store(
             self.engine(),
             &self.grants,
             Threads::Shared,
-            Egress::new(),
+            lines,
             &self.budget,
         )?;
-        let proxy = self.pre.instantiate_async(&mut store).await?;
+        let born = Instant::now();
+        // Its start functions are code of the guest's as well.
+        let made = self.pre.instantiate_async(&mut store);
+        let proxy = match self.serving.request_timeout {
+            Some(time) => timeout(time, made).await.map_err(|_| {
+                wasmtime::format_err!("the program took longer to start than a request may")
+            })?,
+            None => made.await,
+        }?;
+        let calls = Arc::new(Calls::default());
+        let (at_once, in_all) = self.requests();
         Ok(Instance {
             store,
             proxy,
             view: ComponentState::http,
-            expiration: Expiration::new(self.stopping.clone()),
+            expiration: Expiration::new(self.stopping.clone(), Arc::clone(&calls)),
             state: Worker {
-                reuse: matches!(self.pre, ProxyPre::P3(_)),
+                at_once,
+                in_all,
+                retires: self.serving.max_age.map(|age| born + age),
+                calls,
+                served: AtomicU64::new(0),
+                held: AtomicU64::new(0),
                 budget: Arc::clone(&self.budget),
+                reuse: Arc::clone(&self.reuse),
                 bereaved: Mutex::default(),
                 _place: place,
+                _ticking: ticking,
             },
         })
     }
@@ -81,28 +120,49 @@ impl HandlerState for Workers {
 /// Tells a request how the instance that had it ended: `Some` reason if badly.
 pub(super) type Obituary = oneshot::Sender<Option<String>>;
 
+/// What comes with a request.
+pub(super) struct Ticket {
+    pub(super) call: Arc<Call>,
+    pub(super) obituary: Obituary,
+}
+
 /// What an instance knows of itself.
 pub(super) struct Worker {
-    reuse: bool,
+    at_once: usize,
+    in_all: usize,
+    /// After this it takes no further request.
+    retires: Option<Instant>,
+    calls: Arc<Calls>,
+    served: AtomicU64,
+    /// Bytes of memory that it held when its last request came.
+    held: AtomicU64,
     budget: Arc<Budget>,
+    reuse: Arc<Reuse>,
     /// The requests that it had; those that were answered do not listen any more.
     bereaved: Mutex<Vec<Obituary>>,
     _place: OwnedSemaphorePermit,
+    _ticking: Ticking,
+}
+
+impl Worker {
+    /// Whether its time as one of several is over: old, swollen (half of what the container may have), or of a kind
+    /// that does not bear it.
+    fn is_spent(&self) -> bool {
+        self.retires
+            .is_some_and(|retires| Instant::now() >= retires)
+            || self.held.load(Ordering::Relaxed) > self.budget.limit() / 2
+            || self.reuse.is_given_up()
+    }
 }
 
 impl WorkerState for Worker {
     type StoreData = ComponentState;
-    type RequestData = Obituary;
+    type RequestData = Ticket;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        let (at_once, in_all) = if self.reuse {
-            (CONCURRENT as usize, REUSE)
-        } else {
-            (1, 1)
-        };
-        if total >= in_all {
+        if total >= self.in_all || total > 0 && self.is_spent() {
             ShouldAccept::Never
-        } else if concurrent >= at_once {
+        } else if concurrent >= self.at_once {
             ShouldAccept::No
         } else {
             ShouldAccept::Yes
@@ -111,15 +171,20 @@ impl WorkerState for Worker {
 
     fn on_request_start(
         &self,
-        _store: StoreContextMut<'_, ComponentState>,
-        obituary: Obituary,
+        store: StoreContextMut<'_, ComponentState>,
+        ticket: Ticket,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        let Ticket { call, obituary } = ticket;
+        let before = self.served.fetch_add(1, Ordering::Relaxed);
+        call.reused.store(before > 0, Ordering::Relaxed);
+        self.held.store(store.data().held(), Ordering::Relaxed);
+        store.data().label(&call.id);
+        self.calls.add(Arc::clone(&call));
         let mut bereaved = self.bereaved.lock().unwrap_or_else(PoisonError::into_inner);
         bereaved.retain(|obituary| !obituary.is_closed());
         bereaved.push(obituary);
-        // No request timeout.
-        Box::pin(std::future::pending())
+        Box::pin(call.over())
     }
 
     fn drop(&self, store: Store<ComponentState>, result: wasmtime::Result<()>) {
@@ -132,27 +197,37 @@ impl WorkerState for Worker {
                 .send(failure.as_ref().map(|failure| failure.reason.clone()))
                 .is_ok();
         }
-        // Every answer was on its way already: nobody else will say what went wrong after it.
         if let Some(failure) = failure.filter(|_| !told) {
-            say(&failure.line());
+            match self.calls.late() {
+                // Every answer was on its way already: nobody else will say what went wrong after it.
+                None if self.calls.are_abandoned() => {}
+                None => say(&failure.line()),
+                Some(late) if late.told.swap(true, Ordering::Relaxed) => {}
+                Some(_) => say(&line(
+                    "out of time: the guest was still at work for a request that it had answered (sampan.dev/request-timeout)",
+                )),
+            }
         }
         drop(store);
     }
 }
 
-/// When an instance without a request ends.
+/// When an instance ends that does not end by itself.
 pub(super) struct Expiration {
     timer: Pin<Box<Sleep>>,
-    since: Option<Instant>,
+    /// What the timer waits for.
+    until: Option<Instant>,
+    calls: Arc<Calls>,
     stop: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     stopped: bool,
 }
 
 impl Expiration {
-    fn new(mut stopping: watch::Receiver<bool>) -> Self {
+    fn new(mut stopping: watch::Receiver<bool>, calls: Arc<Calls>) -> Self {
         Self {
             timer: Box::pin(tokio::time::sleep(IDLE)),
-            since: None,
+            until: None,
+            calls,
             stop: Box::pin(async move {
                 // The sender gone is a server gone.
                 let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -160,9 +235,18 @@ impl Expiration {
             stopped: false,
         }
     }
+
+    fn poll_until(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        if self.until != Some(until) {
+            self.until = Some(until);
+            self.timer = Box::pin(sleep_until(until.into()));
+        }
+        self.timer.as_mut().poll(cx)
+    }
 }
 
 impl WorkerExpiration for Expiration {
+    /// Asked from outside of the guest's event loop, which a guest that computes does not leave.
     fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -170,9 +254,14 @@ impl WorkerExpiration for Expiration {
         start: Instant,
     ) -> Poll<()> {
         if status != WorkerStatus::Idle {
-            // Requests have all the time that they want; the next idle time starts anew.
-            self.since = None;
-            return Poll::Pending;
+            if self.calls.poll_over(cx) {
+                return Poll::Ready(());
+            }
+            // Requests without a bound have all the time that they want.
+            return match self.calls.deadline() {
+                Some(deadline) => self.poll_until(cx, deadline),
+                None => Poll::Pending,
+            };
         }
         if !self.stopped {
             self.stopped = self.stop.as_mut().poll(cx).is_ready();
@@ -180,10 +269,6 @@ impl WorkerExpiration for Expiration {
         if self.stopped {
             return Poll::Ready(());
         }
-        if self.since != Some(start) {
-            self.since = Some(start);
-            self.timer = Box::pin(sleep_until((start + IDLE).into()));
-        }
-        self.timer.as_mut().poll(cx)
+        self.poll_until(cx, start + IDLE)
     }
 }

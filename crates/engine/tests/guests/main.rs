@@ -4,6 +4,10 @@
 
 mod commands;
 mod features;
+mod network;
 mod process;
+mod proposals;
 mod refusals;
+mod requests;
 mod servers;
+mod tls;

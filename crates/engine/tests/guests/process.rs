@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use engine::Program;
-use plan::{Access, Entry, GuestLimits, GuestPlan, HttpListen, Network, Preopen};
+use plan::{
+    Access, EngineSettings, Entry, GuestLimits, GuestPlan, HttpListen, Network, Preopen,
+    RootAccess, Serving,
+};
 
 /// The variable by which the second execution knows what it is.
 const WHAT: &str = "ENGINE_TEST_GUEST";
@@ -24,6 +27,7 @@ pub(crate) struct Guest {
     listen: Option<SocketAddr>,
     preopens: Vec<(PathBuf, Access)>,
     stdin: Vec<u8>,
+    change: Box<dyn FnOnce(&mut GuestPlan)>,
 }
 
 /// How it ended.
@@ -63,6 +67,7 @@ impl Guest {
             listen: None,
             preopens: Vec::new(),
             stdin: Vec::new(),
+            change: Box::new(|_| {}),
         }
     }
 
@@ -103,6 +108,12 @@ impl Guest {
 
     pub(crate) fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// What else its plan says.
+    pub(crate) fn plan(mut self, change: impl FnOnce(&mut GuestPlan) + 'static) -> Self {
+        self.change = Box::new(change);
         self
     }
 
@@ -160,24 +171,23 @@ impl Guest {
             path: path.to_str().expect("UTF-8").to_owned(),
             access: *access,
         });
-        let description = Description {
+        let mut description = Description {
             guest: GuestPlan {
                 entry: Entry::parse(&self.args[0]),
                 args: self.args,
                 env: self.env,
-                cwd: "/".to_owned(),
                 http: HttpListen {
                     address: self.listen.ok_or_else(|| "no address".to_owned()),
                 },
-                network: Network::All,
                 limits: GuestLimits {
                     memory: self.memory,
+                    ..GuestLimits::default()
                 },
-                command: false,
-                termination: None,
+                ..plan()
             },
             preopens: preopens.collect(),
         };
+        (self.change)(&mut description.guest);
         let json = serde_json::to_string(&description).expect("serialise");
         std::fs::write(dir.path().join("plan"), json).expect("write plan");
         let child = Command::new(std::env::current_exe().expect("own path"))
@@ -194,6 +204,28 @@ impl Guest {
             .spawn()
             .expect("execute again");
         Running { child, _dir: dir }
+    }
+}
+
+/// The plan of a guest about which nobody says anything.
+pub(crate) fn plan() -> GuestPlan {
+    GuestPlan {
+        entry: Entry::parse("/"),
+        args: vec!["/".to_owned()],
+        env: Vec::new(),
+        cwd: "/".to_owned(),
+        http: HttpListen {
+            address: Err("no address".to_owned()),
+        },
+        network: Network::default(),
+        limits: GuestLimits::default(),
+        rootfs: RootAccess::ReadWrite,
+        serving: Serving::default(),
+        config_dir: None,
+        on_term: None,
+        engine: EngineSettings::default(),
+        command: false,
+        termination: None,
     }
 }
 
@@ -219,14 +251,14 @@ fn run_guest(dir: &Path) -> i32 {
     let Description { guest, preopens } = serde_json::from_slice(&plan).expect("parse plan");
     let artifact = dir.join("artifact");
     let mut file = File::create(&artifact).expect("create artifact");
-    if let Err(error) = engine::compile(&source, &mut file) {
+    if let Err(error) = engine::compile(&source, &guest.engine, &mut file) {
         say(&error);
         return 1;
     }
     drop(file);
     std::fs::set_permissions(&artifact, Permissions::from_mode(0o400)).expect("read-only");
     let file = File::open(&artifact).expect("open artifact");
-    let linked = Program::load(&file)
+    let linked = Program::load(&file, &guest)
         .map_err(|error| (125, error.to_string()))
         .and_then(|program| {
             program

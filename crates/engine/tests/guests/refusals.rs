@@ -2,10 +2,18 @@ use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
-use engine::{CompileError, Kind, LoadError, Program, compile};
-use plan::ExitCode;
+use engine::{CompileError, Kind, LoadError};
+use plan::{EngineSettings, ExitCode};
 
-use crate::process::Guest;
+use crate::process::{Guest, plan};
+
+fn compile(source: &[u8], out: &mut Vec<u8>) -> Result<Kind, CompileError> {
+    engine::compile(source, &EngineSettings::default(), out)
+}
+
+fn load(file: &File) -> Result<engine::Program, LoadError> {
+    engine::Program::load(file, &plan())
+}
 
 fn refusal(source: impl AsRef<[u8]>) -> CompileError {
     let mut out = Vec::new();
@@ -73,25 +81,31 @@ fn a_program_is_validated_before_it_is_compiled() {
 fn only_read_only_artifacts_of_this_engine_are_mapped() {
     let mut module = Vec::new();
     compile(b"(module (func))", &mut module).expect("a module");
-    assert!(Program::load(&artifact(0o400, &module)).is_ok());
-    let load = |mode, contents: &[u8]| match Program::load(&artifact(mode, contents)) {
+    assert!(load(&artifact(0o400, &module)).is_ok());
+    let refused = |mode, contents: &[u8]| match load(&artifact(mode, contents)) {
         Ok(_) => panic!("{mode:o} was mapped"),
         Err(error) => error,
     };
-    assert!(matches!(load(0o600, &module), LoadError::Writable { .. }));
-    assert!(matches!(load(0o420, &module), LoadError::Writable { .. }));
     assert!(matches!(
-        load(0o400, b"\0asm\x01\0\0\0"),
+        refused(0o600, &module),
+        LoadError::Writable { .. }
+    ));
+    assert!(matches!(
+        refused(0o420, &module),
+        LoadError::Writable { .. }
+    ));
+    assert!(matches!(
+        refused(0o400, b"\0asm\x01\0\0\0"),
         LoadError::NotAnArtifact
     ));
-    assert!(matches!(load(0o400, &[0; 4096]), LoadError::NotAnArtifact));
-    let own = std::fs::read(std::env::current_exe().expect("own path")).expect("read");
-    assert!(matches!(load(0o400, &own), LoadError::NotAnArtifact));
-    let dir = File::open("/").expect("open");
     assert!(matches!(
-        Program::load(&dir),
-        Err(LoadError::Writable { .. })
+        refused(0o400, &[0; 4096]),
+        LoadError::NotAnArtifact
     ));
+    let own = std::fs::read(std::env::current_exe().expect("own path")).expect("read");
+    assert!(matches!(refused(0o400, &own), LoadError::NotAnArtifact));
+    let dir = File::open("/").expect("open");
+    assert!(matches!(load(&dir), Err(LoadError::Writable { .. })));
 }
 
 #[test]

@@ -10,24 +10,25 @@ use plan::{Access, ExitCode};
 
 use crate::process::{Guest, Running};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Server {
-    running: Running,
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) running: Running,
+    pub(crate) address: SocketAddr,
 }
 
 /// An address of loopback that is free now.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
     listener.local_addr().expect("address")
 }
 
 impl Server {
-    fn start(guest: Guest) -> Self {
+    pub(crate) fn start(guest: Guest) -> Self {
         let address = free_address();
         let mut running = guest.listen(address).start();
-        let deadline = Instant::now() + PATIENCE;
+        // Compiling comes before.
+        let deadline = Instant::now() + PATIENCE * 10;
         while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "the server does not listen");
             assert!(
@@ -39,31 +40,31 @@ impl Server {
         Self { running, address }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         stream
     }
 
-    fn send(&self, request: &str) -> TcpStream {
+    pub(crate) fn send(&self, request: &str) -> TcpStream {
         let mut stream = self.connect();
         stream.write_all(request.as_bytes()).expect("send");
         stream
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         Answer::read(&mut BufReader::new(self.send(&format!(
             "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
         ))))
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.running.child.id()).expect("pid");
         kill(Pid::from_raw(pid), signal).expect("signal");
     }
 
     /// Waits for its end; the exit code, or the number of the signal that ended it below zero.
-    fn wait(&mut self) -> i32 {
+    pub(crate) fn wait(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         let status = self.running.child.wait().expect("wait");
         status
@@ -71,7 +72,7 @@ impl Server {
             .unwrap_or_else(|| -status.signal().expect("a signal"))
     }
 
-    fn stderr(&mut self) -> String {
+    pub(crate) fn stderr(&mut self) -> String {
         let mut text = String::new();
         self.running
             .child
@@ -85,14 +86,14 @@ impl Server {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    fn read(stream: &mut impl BufRead) -> Self {
+    pub(crate) fn read(stream: &mut impl BufRead) -> Self {
         let mut line = String::new();
         stream.read_line(&mut line).expect("status line");
         let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -137,11 +138,11 @@ impl Answer {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    fn closes(&self) -> bool {
+    pub(crate) fn closes(&self) -> bool {
         self.headers
             .iter()
             .any(|(name, value)| name == "connection" && value == "close")

@@ -812,6 +812,7 @@ fn the_compiler_is_bounded() {
         let mut target = tempfile::tempfile().expect("a file");
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
         let child = jail::spawn_compiler(CompileRequest {
+            engine: &plan::EngineSettings::default(),
             runner: &std::env::current_exe().expect("this program"),
             source: source.as_fd(),
             target: target.as_fd(),

@@ -24,6 +24,7 @@ pub(crate) fn real(args: &[String]) {
     let begun = Instant::now();
     let helper = jail::spawn_compiler(CompileRequest {
         runner,
+        engine: &plan::EngineSettings::default(),
         source: File::open(guest).expect("a guest").as_fd(),
         target: File::create(&target).expect("made").as_fd(),
         stderr: std::io::stderr()

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use jail::{Cgroup, Child, Filter, JailError, Launch, Report, Rootfs, RootfsMount, SpawnRequest};
 use plan::{
-    CgroupDriver, CgroupPlan, Entry, GuestLimits, GuestPlan, HttpListen, Isolation, JailPlan,
-    MountPlan, MountSource, Namespace, Network, Propagation, User,
+    CgroupDriver, CgroupPlan, EngineSettings, Entry, GuestLimits, GuestPlan, HttpListen, Isolation,
+    JailPlan, MountPlan, MountSource, Namespace, Network, Propagation, RootAccess, Serving, User,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -98,8 +98,13 @@ pub(crate) fn stage_with(actions: &[&str], change: impl FnOnce(&mut CgroupPlan))
                 http: HttpListen {
                     address: Ok(([127, 0, 0, 1], 8080).into()),
                 },
-                network: Network::All,
-                limits: GuestLimits { memory: None },
+                network: Network::default(),
+                limits: GuestLimits::default(),
+                rootfs: RootAccess::ReadWrite,
+                serving: Serving::default(),
+                config_dir: None,
+                on_term: None,
+                engine: EngineSettings::default(),
                 command: false,
                 termination: None,
             },

@@ -5,7 +5,12 @@ fn spec(json: &str) -> Spec {
 }
 
 fn plan(json: &str) -> Result<Plan, PlanError> {
-    Plan::new("c1", spec(json), &Options::default())
+    Plan::new(
+        "c1",
+        spec(json),
+        &Options::default(),
+        &NodeConfig::default(),
+    )
 }
 
 const POD_CONTAINER: &str = r##"{
@@ -152,10 +157,44 @@ fn the_systemd_driver_wants_its_own_form_of_path() {
         cgroup_driver: CgroupDriver::Systemd,
         ..Options::default()
     };
-    let error = Plan::new("c1", spec(POD_CONTAINER), &options)
+    let error = Plan::new("c1", spec(POD_CONTAINER), &options, &NodeConfig::default())
         .expect_err("a plain path")
         .to_string();
     assert!(error.contains("linux.cgroupsPath"), "{error}");
     let good = POD_CONTAINER.replace("/kubepods/pod1/c1", "pods.slice:cri-containerd:c1");
-    assert!(Plan::new("c1", spec(&good), &options).is_ok());
+    assert!(Plan::new("c1", spec(&good), &options, &NodeConfig::default()).is_ok());
+}
+
+#[test]
+fn annotations_options_and_the_node_reach_the_guest() {
+    let annotated = POD_CONTAINER.replace(
+        r#""annotations": {"#,
+        r#""annotations": {"sampan.dev/network": "none", "sampan.dev/rootfs": "none", "sampan.dev/max-stack": "1Mi", "#,
+    );
+    let options = Options {
+        settings: crate::Settings::new([("request-timeout".to_owned(), "5s".to_owned())]),
+        ..Options::default()
+    };
+    let node = NodeConfig::parse("[defaults]\nmax-request-body = '1Ki'\n").expect("valid");
+    let plan = Plan::new("c1", spec(&annotated), &options, &node).expect("valid");
+    let guest = plan.guest.expect("a guest");
+    assert!(!guest.network.listen);
+    assert!(
+        guest
+            .http
+            .address
+            .expect_err("it cannot listen")
+            .contains("sampan.dev/network")
+    );
+    assert_eq!(guest.rootfs, RootAccess::None);
+    assert_eq!(guest.limits.stack, 1 << 20);
+    assert_eq!(
+        guest.serving.request_timeout,
+        Some(std::time::Duration::from_secs(5))
+    );
+    assert_eq!(guest.serving.max_body, Some(1024));
+    // A kernel that lets nobody write is the first wall.
+    let writable = annotated.replace(r#""readonly": true"#, r#""readonly": false"#);
+    let plan = Plan::new("c1", spec(&writable), &options, &node).expect("valid");
+    assert!(plan.jail.root_readonly);
 }

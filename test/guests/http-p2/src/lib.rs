@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
+    Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
     ResponseOutparam, Scheme,
 };
 
@@ -43,6 +43,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
                 Err(error) => answer(out, 403, &format!("error: write: {error}\n")),
             },
             "/echo" => echo(request, out),
+            "/trailers" => trailers(request, out),
             "/headers" => answer(out, 200, &headers(&request)),
             "/request" => answer(out, 200, &line(&request, &target)),
             "/count" => answer(out, 200, &format!("{seen}\n")),
@@ -67,7 +68,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
             "/exit" => std::process::exit(0),
             // Returns without an answer: the host has to make one.
             "/silent" => drop(out),
-            "/fetch" => match fetch(asked("authority"), asked("path")) {
+            "/fetch" => match fetch(asked("scheme"), asked("authority"), asked("path")) {
                 Ok((status, bytes)) => respond(out, 200, |body| {
                     writeln!(body, "status {status}")?;
                     body.write_all(&bytes)
@@ -126,6 +127,44 @@ fn echo(request: IncomingRequest, out: ResponseOutparam) {
     });
 }
 
+/// Answers with the request's trailers as its body, and with a trailer of its own: `x-length`, the length of the
+/// request's body.
+fn trailers(request: IncomingRequest, out: ResponseOutparam) {
+    let body = request.consume().expect("the body is asked for once");
+    let stream = body.stream().expect("the stream is asked for once");
+    let mut length = 0;
+    while let Ok(bytes) = stream.blocking_read(PIECE) {
+        length += bytes.len();
+    }
+    drop(stream);
+    let later = IncomingBody::finish(body);
+    later.subscribe().block();
+    let trailers = later
+        .get()
+        .and_then(Result::ok)
+        .and_then(Result::ok)
+        .flatten();
+    let headers = Fields::new();
+    headers
+        .set("trailer", &[b"x-length".to_vec()])
+        .expect("trailer is an ordinary header");
+    let response = OutgoingResponse::new(headers);
+    let body = response.body().expect("the body is asked for once");
+    ResponseOutparam::set(out, Ok(response));
+    let mut stream = body.write().expect("the stream is asked for once");
+    for (name, value) in trailers.iter().flat_map(Fields::entries) {
+        let line = format!("{name}: {}\n", String::from_utf8_lossy(&value));
+        stream
+            .write_all(line.as_bytes())
+            .expect("the client reads the answer");
+    }
+    drop(stream);
+    let own = Fields::new();
+    own.set("x-length", &[length.to_string().into_bytes()])
+        .expect("x-length is an ordinary header");
+    OutgoingBody::finish(body, Some(own)).expect("the body is as long as was promised");
+}
+
 /// `count` lines with a pause before each, flushed one by one.
 fn stream(out: ResponseOutparam, count: u64, milliseconds: &str) {
     let pause = Duration::from_millis(milliseconds.parse().unwrap_or(100));
@@ -174,12 +213,17 @@ fn line(request: &IncomingRequest, target: &str) -> String {
     )
 }
 
-/// `GET http://AUTHORITY/PATH` through the host's outgoing handler: shows what egress is allowed.
-fn fetch(authority: &str, path: &str) -> Result<(u16, Vec<u8>), String> {
+/// `GET SCHEME://AUTHORITY/PATH` (`https`, else `http`) through the host's outgoing handler: shows what egress is allowed.
+fn fetch(scheme: &str, authority: &str, path: &str) -> Result<(u16, Vec<u8>), String> {
     let request = OutgoingRequest::new(Fields::new());
     let refused = |()| "the host refused the request's parts".to_string();
     request.set_method(&Method::Get).map_err(refused)?;
-    request.set_scheme(Some(&Scheme::Http)).map_err(refused)?;
+    let scheme = if scheme == "https" {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
+    request.set_scheme(Some(&scheme)).map_err(refused)?;
     request.set_authority(Some(authority)).map_err(refused)?;
     let path = if path.is_empty() { "/" } else { path };
     request.set_path_with_query(Some(path)).map_err(refused)?;

@@ -1,0 +1,124 @@
+//! Bodies on their way, with somebody who watches.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use crate::http::access::Entry;
+use crate::http::call::Call;
+
+/// What ends with a request: its turn, and its line in the access log.
+pub(super) struct Attendance {
+    pub(super) call: Arc<Call>,
+    pub(super) entry: Option<Entry>,
+    pub(super) turn: Option<OwnedSemaphorePermit>,
+    /// Bytes of the answer's body that were handed over.
+    pub(super) bytes: u64,
+    pub(super) status: StatusCode,
+    /// Bytes that the answer promises.
+    pub(super) promised: Option<u64>,
+    pub(super) complete: bool,
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        // Who knows the length does not ask for an end.
+        let complete = self.complete || self.promised == Some(self.bytes);
+        if complete {
+            self.call.answered();
+        } else {
+            // Nobody takes the rest.
+            self.call.abandon();
+        }
+        if let Some(entry) = &self.entry {
+            entry.write(&self.call, self.status, self.bytes, complete);
+        }
+        self.turn = None;
+    }
+}
+
+/// A guest's answer.
+pub(super) struct AnswerBody {
+    pub(super) body: WasiBody,
+    pub(super) attendance: Attendance,
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        match &frame {
+            None => this.attendance.complete = true,
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.attendance.bytes += data.len() as u64;
+                }
+                // hyper does not ask again when it knows the length.
+                this.attendance.complete |= this.body.is_end_stream();
+            }
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request's body that may not be longer than this.
+pub(super) struct Bounded {
+    pub(super) body: WasiBody,
+    pub(super) left: u64,
+    /// Told when it is.
+    pub(super) exceeded: Arc<AtomicBool>,
+}
+
+impl Body for Bounded {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let length = data.len() as u64;
+            if length > this.left {
+                this.exceeded.store(true, Ordering::Release);
+                return Poll::Ready(Some(Err(Error::HttpRequestBodySize(None))));
+            }
+            this.left -= length;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
