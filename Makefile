@@ -9,7 +9,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 XTASK = cargo xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench tools guests install uninstall prerequisites
+.PHONY: help build demo test bench conformance tools guests install uninstall prerequisites
 
 help: ## What can be done
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,9 @@ test: prerequisites ## Formatting, lints, licences, unit tests, tests with real 
 
 bench: prerequisites ## Numbers beside those of other shims, in one run
 	$(XTASK) bench
+
+conformance: prerequisites ## critest with runc's handler and with ours, compared test by test
+	$(XTASK) conformance
 
 tools: prerequisites ## What the tests run against (containerd, runc, registry, CNI), fetched into the cache
 	$(XTASK) tools

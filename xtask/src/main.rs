@@ -9,6 +9,7 @@
 mod bench;
 mod build;
 mod check;
+mod conformance;
 mod demo;
 mod guests;
 mod reference;
@@ -65,6 +66,12 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Run critest with runc's handler and with ours, and compare the two (as root)
+    Conformance {
+        /// For critest itself: `-- --ginkgo.focus=Streaming`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Hold something against the world outside
     Check {
         #[command(subcommand)]
@@ -103,6 +110,7 @@ fn main() -> anyhow::Result<()> {
         Command::Install { to } => build::install(&to),
         Command::Test { steps } => test::run(&steps),
         Command::Demo { arguments } => demo::run(&arguments),
+        Command::Conformance { arguments } => conformance::run(&arguments),
         Command::Check {
             what: Check::Engine,
         } => match check::engine()? {

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tools::{Pins, Tools, cache_dir};
+use tools::{GoModule, Pins, Tools, cache_dir};
 
 use crate::step;
 
@@ -37,6 +37,17 @@ pub(crate) fn run() -> Result<()> {
 
 /// Fetches what is missing.
 pub(crate) fn fetch() -> Result<Tools> {
+    install(|module| !module.commands.is_empty())?;
+    Ok(Tools::locate()?)
+}
+
+/// As [`fetch`], with the test suites that are built in Go.
+pub(crate) fn fetch_with_suites() -> Result<Tools> {
+    install(|_| true)?;
+    Ok(Tools::locate()?)
+}
+
+fn install(wanted: impl Fn(&GoModule) -> bool) -> Result<()> {
     let pins = Pins::of_this_checkout();
     let cache = cache_dir()?;
     let home = cache.join("tools");
@@ -52,7 +63,7 @@ pub(crate) fn fetch() -> Result<Tools> {
     protoc::install(&home)?;
     debian::install(&pins, &pins.debian_dir(&cache))?;
     let mut toolchain = None;
-    for (name, module) in &pins.modules {
+    for (name, module) in pins.modules.iter().filter(|(_, module)| wanted(module)) {
         let target = pins.module_dir(&cache, name);
         if target.exists() {
             continue;
@@ -63,8 +74,7 @@ pub(crate) fn fetch() -> Result<Tools> {
         };
         go::build(go, name, module, &target)?;
     }
-
-    Ok(Tools::locate()?)
+    Ok(())
 }
 
 /// protoc alone, which is all that building needs.

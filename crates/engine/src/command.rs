@@ -9,7 +9,7 @@ use wasmtime::component::{self, Val};
 use wasmtime::{Engine, InstancePre, Store};
 use wasmtime_wasi::{p2, p3};
 
-use crate::ending::{self, SetUp, judge};
+use crate::ending::{self, Ending, SetUp, judge};
 use crate::grants::{Grants, Threads};
 use crate::limits::Budget;
 use crate::state::{ComponentState, ModuleState};
@@ -17,30 +17,33 @@ use crate::state::{ComponentState, ModuleState};
 /// What a reactor wants to be called before anything else (WASI, "Application ABI").
 const INITIALIZE: &str = "_initialize";
 
-/// Runs a guest on the calling thread and turns its end into an exit code.
+/// Runs a guest on the calling thread and judges its end.
 ///
 /// One thread is enough for one guest: the runtime's other threads would only wait, and cost
 /// memory in every pod.
-pub(crate) fn finish(budget: &Budget, guest: impl AsyncFnOnce() -> wasmtime::Result<i32>) -> i32 {
+pub(crate) fn finish(
+    budget: &Budget,
+    guest: impl AsyncFnOnce() -> wasmtime::Result<i32>,
+) -> Ending {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            say(&ending::line(&format!("cannot start: {error}")));
-            return ExitCode::Internal.into();
+            let account = ending::line(&format!("cannot start: {error}"));
+            return Ending::told(ExitCode::Internal, account);
         }
     };
     let result = runtime.block_on(guest());
     // A thread that waits for a name server must not hold back the exit.
     runtime.shutdown_background();
     match result {
-        Ok(code) => code,
-        Err(error) => judge(&error, budget).unwrap_or_else(|failure| {
-            say(&failure.text());
-            failure.code.into()
-        }),
+        Ok(code) => Ending::own(code),
+        Err(error) => match judge(&error, budget) {
+            Ok(code) => Ending::own(code),
+            Err(failure) => Ending::told(failure.code, failure.text()),
+        },
     }
 }
 

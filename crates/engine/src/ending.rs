@@ -4,8 +4,38 @@ use plan::ExitCode;
 use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use crate::command::say;
 use crate::grants::GrantError;
 use crate::limits::Budget;
+
+/// The end of a container.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Its exit code: the guest's own, or one of [`ExitCode`].
+    pub code: i32,
+    /// Why it ended, if not by itself: what was written to standard error about it, the reason in
+    /// the first line.
+    pub account: Option<String>,
+}
+
+impl Ending {
+    /// The guest ended by itself, or was asked to.
+    pub(crate) const fn own(code: i32) -> Self {
+        Self {
+            code,
+            account: None,
+        }
+    }
+
+    /// It did not; says so on standard error.
+    pub(crate) fn told(code: ExitCode, account: String) -> Self {
+        say(&account);
+        Self {
+            code: code.into(),
+            account: Some(account),
+        }
+    }
+}
 
 /// An ending that is not the guest's own exit.
 #[derive(Debug, PartialEq, Eq)]

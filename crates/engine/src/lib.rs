@@ -27,6 +27,7 @@ mod state;
 mod stdio;
 
 pub use compile::{CompileError, Kind, compile};
+pub use ending::Ending;
 pub use fingerprint::fingerprint;
 pub use limits::NewerLimit;
 pub use link::{LinkError, Linked};

@@ -10,6 +10,7 @@ use wasmtime_wasi_http::{p2 as http2, p3 as http3};
 
 use crate::compile::{Kind, one_line};
 use crate::config::Style;
+use crate::ending::Ending;
 use crate::entry::{self, ComponentCall};
 use crate::grants::Grants;
 use crate::http;
@@ -86,6 +87,14 @@ pub enum LinkError {
         /// Its parameters.
         params: String,
     },
+    /// It only serves HTTP, and was executed beside the container's own program.
+    #[error(
+        "the program serves HTTP and is no command, so it cannot be executed: name a function without parameters as `#function`; it exports {exports}"
+    )]
+    ServesOnly {
+        /// What it exports, quoted.
+        exports: String,
+    },
     /// It serves HTTP, and nobody knows where.
     #[error("{0}")]
     HttpAddress(String),
@@ -104,6 +113,7 @@ impl LinkError {
             | Self::Mismatch { .. }
             | Self::NoEntry { .. }
             | Self::Parameters { .. }
+            | Self::ServesOnly { .. }
             | Self::HttpAddress(_) => ExitCode::NotRunnable,
             Self::Engine(_) => ExitCode::Internal,
         }
@@ -196,6 +206,9 @@ fn link_component(
             pre: instantiable(engine, component, guest)?,
             name,
         },
+        ComponentCall::Http2 | ComponentCall::Http3 if guest.command => {
+            return Err(entry::serves_only(engine, component));
+        }
         ComponentCall::Http2 | ComponentCall::Http3 => {
             let address = guest.http.address.clone().map_err(LinkError::HttpAddress)?;
             let pooled = pooled(component, style, artifact, guest);
@@ -284,16 +297,18 @@ fn component_linker(
 }
 
 impl Linked {
-    /// Whether the guest serves HTTP: it then takes SIGTERM and SIGINT itself and drains, so the
-    /// process must have the default action for both when [`Linked::run`] is called. A command
+    /// Whether the guest serves HTTP: it then takes SIGTERM and SIGINT itself and drains, so that
+    /// no handler of the process for them may end it when [`Linked::run`] is called. A command
     /// leaves every signal to the process.
     #[must_use]
     pub fn serves(&self) -> bool {
         matches!(self.call, Call::Http(_))
     }
 
-    /// Runs the guest to its end and gives the exit code: the guest's own, or one of
-    /// [`ExitCode`], with the reason on standard error.
+    /// Runs the guest to its end; the reason of a bad one is on standard error then.
+    ///
+    /// `asked_to_end` says whether SIGTERM or SIGINT came to a guest that serves before it could
+    /// listen for them.
     ///
     /// `newer_limit` gives the bytes of memory that the guest may have where that changes while it runs; at first it is
     /// what the plan says.
@@ -302,7 +317,13 @@ impl Linked {
     /// single thread has to be done. Leaves behind what the end of the process cleans up: exit
     /// with the code.
     #[must_use]
-    pub fn run(self, guest: &GuestPlan, preopens: &[Preopen], newer_limit: NewerLimit) -> i32 {
+    pub fn run(
+        self,
+        guest: &GuestPlan,
+        preopens: &[Preopen],
+        newer_limit: NewerLimit,
+        asked_to_end: fn() -> bool,
+    ) -> Ending {
         let grants = Grants::new(guest, preopens);
         let budget = Budget::new(guest.limits.memory, newer_limit);
         // Never taken down: the process ends with its guest, and the kernel takes all of it back
@@ -322,7 +343,7 @@ impl Linked {
             Call::Export { pre, name } => command::finish(&budget, async || {
                 command::export(engine, pre, name, &grants, &budget).await
             }),
-            Call::Http(server) => http::serve(server, grants, budget),
+            Call::Http(server) => http::serve(server, grants, budget, asked_to_end),
         }
     }
 }

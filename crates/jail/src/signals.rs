@@ -1,4 +1,5 @@
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys;
 
@@ -25,10 +26,16 @@ const ENDING: [c_int; 13] = [
 ///
 /// As the first process of a pid namespace it would otherwise not notice them: the kernel drops
 /// what such a process has no handler for. SIGTERM and SIGINT of a guest that serves HTTP
-/// (`serves`) are left alone: the engine finishes its requests first.
+/// (`serves`) are only remembered ([`was_asked_to_end`]): the engine finishes its requests first,
+/// and until it listens for the signals itself they must not be lost.
 pub fn end_on_signals(serves: bool) {
     for signal in ENDING {
         if serves && (signal == libc::SIGTERM || signal == libc::SIGINT) {
+            let _ = sys::set_handler(
+                signal,
+                remember as extern "C" fn(c_int) as libc::sighandler_t,
+                libc::SA_ONSTACK | libc::SA_RESTART,
+            );
             continue;
         }
         // On the alternate stack, if the thread has one: a guest may be at the end of its own.
@@ -47,6 +54,19 @@ pub fn end_on_signals(serves: bool) {
             libc::SA_ONSTACK,
         );
     }
+}
+
+/// Whether SIGTERM or SIGINT came to a guest that serves. Stays true.
+static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+
+/// Whether SIGTERM or SIGINT has come since [`end_on_signals`] for a guest that serves.
+#[must_use]
+pub fn was_asked_to_end() -> bool {
+    ASKED_TO_END.load(Ordering::Relaxed)
+}
+
+extern "C" fn remember(_signal: c_int) {
+    ASKED_TO_END.store(true, Ordering::Relaxed);
 }
 
 /// Ends the process whatever it is doing: nothing of the runner is worth finishing.

@@ -9,6 +9,9 @@ pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 /// CRI: the id of the pod's own container, by which the containers of a pod find each other.
 pub const ON_SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+/// CRI: the pod's uid, and the container's name in the pod.
+const POD_UID: &str = "io.kubernetes.cri.sandbox-uid";
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 
 /// The annotations of a container that mean something to us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +22,10 @@ pub struct Annotations {
     pub is_pod: bool,
     /// The image's name as the user wrote it ([`IMAGE_NAME`]).
     pub image_name: Option<String>,
+    /// The pod's uid in Kubernetes.
+    pub pod_uid: Option<String>,
+    /// The container's name in the pod's manifest.
+    pub container_name: Option<String>,
     /// Everything below [`PREFIX`], without it.
     pub settings: Settings,
 }
@@ -37,6 +44,8 @@ impl Annotations {
                 .get(CONTAINER_TYPE)
                 .is_some_and(|kind| kind == "sandbox"),
             image_name: get(IMAGE_NAME),
+            pod_uid: get(POD_UID),
+            container_name: get(CONTAINER_NAME),
             settings: Settings::new(ours),
         }
     }

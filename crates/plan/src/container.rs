@@ -10,7 +10,7 @@ use oci_spec::runtime::{
 use crate::{
     Annotations, CgroupDriver, Entry, GuestLimits, GuestPlan, HttpListen, Isolation, JailPlan,
     Layers, MountPlan, MountSource, Namespace, NodeConfig, Options, Policy, Propagation, Rlimit,
-    RootAccess, Sysctl, User,
+    RootAccess, Sysctl, User, termination,
 };
 
 /// A container as containerd asked for it, checked and typed.
@@ -101,7 +101,7 @@ impl fmt::Display for ContainerId {
 pub struct PlanError(Vec<(String, String)>);
 
 impl PlanError {
-    fn one(field: &str, reason: String) -> Self {
+    pub(crate) fn one(field: &str, reason: String) -> Self {
         Self(vec![(field.to_owned(), reason)])
     }
 }
@@ -120,11 +120,20 @@ impl std::error::Error for PlanError {}
 
 /// Collects what is wrong, so that all of it is told at once.
 #[derive(Default)]
-struct Faults(Vec<(String, String)>);
+pub(crate) struct Faults(Vec<(String, String)>);
 
 impl Faults {
-    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+    pub(crate) fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
         self.0.push((field.into(), reason.into()));
+    }
+
+    /// The value, unless something is wrong.
+    pub(crate) fn or<T>(self, value: T) -> Result<T, PlanError> {
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(PlanError(self.0))
+        }
     }
 }
 
@@ -164,17 +173,14 @@ impl Plan {
         let mut jail = jail(&spec, &mut faults);
         let guest = match role {
             Role::Pod => None,
-            Role::Container => guest(&spec, policy, &mut faults),
+            Role::Container => guest(&spec, &jail, &annotations, policy, &mut faults),
         };
         // The kernel holds what the policy says; WASI follows the kernel.
         jail.root_readonly |= guest
             .as_ref()
             .is_some_and(|guest| guest.rootfs != RootAccess::ReadWrite);
         let cgroup = cgroup(&id, &spec, options, &mut faults);
-        if !faults.0.is_empty() {
-            return Err(PlanError(faults.0));
-        }
-        Ok(Self {
+        faults.or(Self {
             id,
             role,
             pod,
@@ -218,7 +224,13 @@ fn cgroup(id: &ContainerId, spec: &Spec, options: &Options, faults: &mut Faults)
     }
 }
 
-fn guest(spec: &Spec, policy: Option<Policy>, faults: &mut Faults) -> Option<GuestPlan> {
+fn guest(
+    spec: &Spec,
+    jail: &JailPlan,
+    annotations: &Annotations,
+    policy: Option<Policy>,
+    faults: &mut Faults,
+) -> Option<GuestPlan> {
     let Some(process) = spec.process() else {
         faults.add("process", "is missing");
         return None;
@@ -279,11 +291,17 @@ fn guest(spec: &Spec, policy: Option<Policy>, faults: &mut Faults) -> Option<Gue
         config_dir: policy.config_dir,
         on_term: policy.on_term,
         engine: policy.engine,
+        command: false,
+        termination: termination::message(
+            &jail.mounts,
+            annotations.pod_uid.as_deref(),
+            annotations.container_name.as_deref(),
+        ),
     })
 }
 
 /// The last value of each name, in the order of first appearance.
-fn environment(process: &Process, faults: &mut Faults) -> Vec<(String, String)> {
+pub(crate) fn environment(process: &Process, faults: &mut Faults) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
     for (index, line) in process.env().iter().flatten().enumerate() {
         let Some((name, value)) = line.split_once('=').filter(|(name, _)| !name.is_empty()) else {
@@ -511,7 +529,7 @@ fn below(path: &str, parent: &str) -> bool {
 }
 
 /// The path without repeated or trailing slashes and `.`, if it is absolute and has no `..`.
-fn plain_absolute(path: &Path) -> Option<String> {
+pub(crate) fn plain_absolute(path: &Path) -> Option<String> {
     let mut plain = PathBuf::from("/");
     let mut absolute = false;
     for component in path.components() {

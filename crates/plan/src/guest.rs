@@ -32,6 +32,10 @@ pub struct GuestPlan {
     pub on_term: Option<String>,
     /// How its code was made and its instances are.
     pub engine: EngineSettings,
+    /// Whether only a command will do: a program that is executed beside the container's own ends, it does not serve.
+    pub command: bool,
+    /// The file, in the guest's view, that is to say why it ended if it did not end by itself.
+    pub termination: Option<String>,
 }
 
 /// Which sockets a guest may use. The pod's network namespace and NetworkPolicy stand behind.

@@ -4,6 +4,7 @@
 
 mod compile;
 mod run;
+mod termination;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -29,10 +29,16 @@ pub(crate) fn run() -> ExitCode {
     if guest.rootfs == RootAccess::None {
         preopens.retain(|preopen| preopen.path != "/");
     }
-    match inside.ready().and_then(|()| inside.wait_for_go()) {
-        Ok(orders) => exit_code(linked.run(&guest, &preopens, Box::new(move || orders.memory()))),
-        Err(error) => failed(&error),
+    let orders = match inside.ready().and_then(|()| inside.wait_for_go()) {
+        Ok(orders) => orders,
+        Err(error) => return failed(&error),
+    };
+    let newer_limit = Box::new(move || orders.memory());
+    let ending = linked.run(&guest, &preopens, newer_limit, jail::was_asked_to_end);
+    if let (Some(path), Some(account)) = (&guest.termination, &ending.account) {
+        crate::termination::write(path, account);
     }
+    exit_code(ending.code)
 }
 
 fn link(door: &Door) -> Result<Linked, Refusal> {
@@ -60,7 +66,9 @@ fn link_kind(error: &LinkError) -> RefusalKind {
         LinkError::MissingImport { .. } => RefusalKind::MissingImport,
         LinkError::NoSuchExport { .. } => RefusalKind::NotFound,
         LinkError::Mismatch { .. } | LinkError::NoEntry { .. } => RefusalKind::InvalidProgram,
-        LinkError::Parameters { .. } | LinkError::HttpAddress(_) => RefusalKind::Unsupported,
+        LinkError::Parameters { .. } | LinkError::ServesOnly { .. } | LinkError::HttpAddress(_) => {
+            RefusalKind::Unsupported
+        }
         LinkError::Engine(_) => RefusalKind::Internal,
     }
 }

@@ -69,6 +69,7 @@ pub struct Builder {
     handlers: Vec<Handler>,
     shim_dirs: Vec<PathBuf>,
     registries: Vec<String>,
+    mirror: Option<String>,
     environment: Vec<(OsString, OsString)>,
     discard_unpacked_layers: bool,
     use_local_image_pull: bool,
@@ -102,6 +103,14 @@ impl Builder {
     #[must_use]
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.registries.push(registry.address().to_owned());
+        self
+    }
+
+    /// Lets containerd pull whatever belongs to no other registry from it, by the names that the images have elsewhere:
+    /// `registry.k8s.io/pause:3.9` is what was pushed as `pause:3.9`.
+    #[must_use]
+    pub fn mirror(mut self, registry: &Registry) -> Self {
+        self.mirror = Some(registry.address().to_owned());
         self
     }
 
@@ -166,6 +175,13 @@ impl Builder {
                 "server = \"http://{registry}\"\n[host.\"http://{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
             );
             fs::write(hosts.join("hosts.toml"), text).context("write the registry's hosts.toml")?;
+        }
+        if let Some(mirror) = &self.mirror {
+            let hosts = dir.join("certs.d/_default");
+            fs::create_dir_all(&hosts).with_context(|| format!("create {}", hosts.display()))?;
+            let text =
+                format!("[host.\"http://{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+            fs::write(hosts.join("hosts.toml"), text).context("write the mirror's hosts.toml")?;
         }
         let mut sampan =
             json!({ "run": dir.join("sampan"), "store": { "path": dir.join("store") } });

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    ImageSpec, ImageStatusRequest, PullImageRequest, RemoveImageRequest, StatusRequest,
+    ImageSpec, ImageStatusRequest, ListPodSandboxRequest, PullImageRequest, RemoveImageRequest,
+    RemovePodSandboxRequest, StatusRequest, StopPodSandboxRequest,
 };
 use tonic::Status;
 use tonic::transport::Channel;
@@ -115,6 +116,30 @@ impl<'a> Cri<'a> {
             })
             .await
             .map(drop)
+    }
+
+    /// Stops and removes every pod that there is, with its containers.
+    ///
+    /// # Errors
+    /// What CRI says, with its code.
+    pub async fn remove_all_pods(&self) -> Result<(), Status> {
+        let pods = self
+            .runtime()
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await?
+            .into_inner()
+            .items;
+        for pod in pods {
+            let request = StopPodSandboxRequest {
+                pod_sandbox_id: pod.id.clone(),
+            };
+            self.runtime().stop_pod_sandbox(request).await?;
+            let request = RemovePodSandboxRequest {
+                pod_sandbox_id: pod.id,
+            };
+            self.runtime().remove_pod_sandbox(request).await?;
+        }
+        Ok(())
     }
 
     /// A pod of a runtime handler.

@@ -11,7 +11,7 @@ use containerd_shim_protos::api::{ConnectRequest, ConnectResponse, ShutdownReque
 use containerd_shim_protos::shim_async::TaskClient;
 use containerd_shim_protos::ttrpc;
 use harness::{Containerd, Stdio, Task, Version, until};
-use shim_tests::{containerd, expect, layer, refusal};
+use shim_tests::{containerd, expect, layer};
 use tonic::Code;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -317,21 +317,6 @@ async fn what_is_not_built_yet_says_so() -> Result<()> {
     let resume = api::ResumeTaskRequest {
         container_id: container_id.clone(),
     };
-    let exec = api::ExecProcessRequest {
-        container_id: container_id.clone(),
-        exec_id: "e".to_owned(),
-        spec: Some(prost_types::Any {
-            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned(),
-            value: br#"{"args":["/"],"cwd":"/","user":{"uid":0,"gid":0}}"#.to_vec(),
-        }),
-        ..api::ExecProcessRequest::default()
-    };
-    let resize = api::ResizePtyRequest {
-        container_id: container_id.clone(),
-        width: 80,
-        height: 25,
-        ..api::ResizePtyRequest::default()
-    };
     let update = api::UpdateTaskRequest {
         container_id: container_id.clone(),
         resources: Some(prost_types::Any {
@@ -350,11 +335,6 @@ async fn what_is_not_built_yet_says_so() -> Result<()> {
             "Resume",
             service.resume(task.request(resume)).await.map(drop),
         ),
-        ("Exec", service.exec(task.request(exec)).await.map(drop)),
-        (
-            "ResizePty",
-            service.resize_pty(task.request(resize)).await.map(drop),
-        ),
         (
             "Update",
             service.update(task.request(update)).await.map(drop),
@@ -370,13 +350,6 @@ async fn what_is_not_built_yet_says_so() -> Result<()> {
     task.kill(9).await?;
     task.wait().await?;
     task.delete().await?;
-    let terminal = containerd
-        .task(&image)
-        .args(["/"])
-        .terminal()
-        .create()
-        .await;
-    expect(&refusal(terminal)?, Code::Unimplemented, &["terminal"]);
     containerd.assert_clean().await
 }
 

@@ -9,5 +9,5 @@ mod locate;
 mod pins;
 
 pub use cache::{CacheError, cache_dir};
-pub use locate::{Containerd, LocateError, Tools};
+pub use locate::{Containerd, LocateError, Tools, critest};
 pub use pins::{GoModule, Pins};

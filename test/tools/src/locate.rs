@@ -97,6 +97,18 @@ impl Tools {
     }
 }
 
+/// The test of the container runtime interface, which only `cargo xtask conformance` needs and builds.
+///
+/// # Errors
+/// When it is not there.
+pub fn critest() -> Result<PathBuf, LocateError> {
+    let pins = Pins::of_this_checkout();
+    present(
+        pins.module_dir(&cache_dir()?, "critest")
+            .join("bin/critest"),
+    )
+}
+
 fn present(path: PathBuf) -> Result<PathBuf, LocateError> {
     if path.exists() {
         return Ok(path);

@@ -33,7 +33,11 @@ pub struct GoModule {
     /// Version with its `v`.
     pub version: String,
     /// Packages below the module that are built.
+    #[serde(default)]
     pub commands: Vec<String>,
+    /// Packages below the module that consist of tests, which are built to be run on their own (`go test -c`).
+    #[serde(default)]
+    pub suites: Vec<String>,
     /// The variable below the module that `-version` prints, set while linking.
     pub version_variable: String,
 }
@@ -62,8 +66,8 @@ impl Pins {
             hash.update(part);
             hash.update([0]);
         }
-        for command in &module.commands {
-            hash.update(command);
+        for package in module.commands.iter().chain(&module.suites) {
+            hash.update(package);
             hash.update([0]);
         }
         let (go_mod, go_sum) = wrapper(name);
@@ -107,6 +111,10 @@ fn wrapper(name: &str) -> (&'static str, &'static str) {
         "crictl" => (
             include_str!("../go/crictl/go.mod"),
             include_str!("../go/crictl/go.sum"),
+        ),
+        "critest" => (
+            include_str!("../go/critest/go.mod"),
+            include_str!("../go/critest/go.sum"),
         ),
         other => {
             unreachable!("test/versions.toml names {other}, which has no wrapper in test/tools/go")

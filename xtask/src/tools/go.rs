@@ -42,36 +42,49 @@ pub(super) fn build(go: &Go, name: &str, module: &GoModule, target: &Path) -> Re
     install_by_rename(target, |dir| {
         let bin = dir.join("bin");
         fs::create_dir(&bin)?;
-        let mut command = Command::new("nice");
-        command
-            .arg(&go.command)
-            .current_dir(&wrapper)
-            .env("CGO_ENABLED", "0")
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "-mod=readonly")
-            .args(["build", "-trimpath", "-buildvcs=false"])
-            // Snapshotters that need C or devices; the tests use overlayfs.
-            .args(["-tags", "no_aufs no_btrfs no_devmapper no_zfs"])
-            .arg("-ldflags")
-            .arg(format!(
-                "-s -w -X {}/{}={}",
-                module.module, module.version_variable, module.version
-            ))
-            .arg("-o")
-            .arg(format!("{}/", bin.display()));
-        command.args(
-            module
-                .commands
-                .iter()
-                .map(|command| format!("{}/{command}", module.module)),
+        let work = |action: &[&str]| {
+            let mut command = Command::new("nice");
+            command
+                .arg(&go.command)
+                .current_dir(&wrapper)
+                .env("CGO_ENABLED", "0")
+                .env("GOTOOLCHAIN", "local")
+                .env("GOFLAGS", "-mod=readonly")
+                .args(action)
+                .args(["-trimpath", "-buildvcs=false"])
+                // Snapshotters that need C or devices; the tests use overlayfs.
+                .args(["-tags", "no_aufs no_btrfs no_devmapper no_zfs"])
+                .arg("-ldflags")
+                .arg(format!(
+                    "-s -w -X {}/{}={}",
+                    module.module, module.version_variable, module.version
+                ));
+            command
+        };
+        let what = format!(
+            "{name} {} (Go; one to three minutes the first time)",
+            module.version
         );
-        step::run(
-            &format!(
-                "{name} {} (Go; one to three minutes the first time)",
-                module.version
-            ),
-            &mut command,
-        )
+        if !module.commands.is_empty() {
+            let mut command = work(&["build"]);
+            command.arg("-o").arg(format!("{}/", bin.display())).args(
+                module
+                    .commands
+                    .iter()
+                    .map(|command| format!("{}/{command}", module.module)),
+            );
+            step::run(&what, &mut command)?;
+        }
+        for suite in &module.suites {
+            let file = suite.rsplit('/').next().unwrap_or(suite);
+            let mut command = work(&["test", "-c"]);
+            command
+                .arg("-o")
+                .arg(bin.join(file))
+                .arg(format!("{}/{suite}", module.module));
+            step::run(&what, &mut command)?;
+        }
+        Ok(())
     })
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::{HeaderValue, header};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,13 +17,13 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use plan::{ExitCode, Serving};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 use wasmtime::Engine;
 use wasmtime_wasi_http::handler::{ProxyHandler, ProxyPre};
 
-use crate::command::say;
 use crate::config::INSTANCES;
-use crate::ending::line;
+use crate::ending::{Ending, line};
 use crate::grants::Grants;
 use crate::http::request::Server;
 use crate::http::reuse::Reuse;
@@ -46,6 +47,10 @@ const BREATH: Duration = Duration::from_millis(50);
 /// Turns of guests, 10 ms at most each, after which a thread looks for new requests although it has guests to run
 /// (tokio: 61, which would be more than half a second).
 const EVENTS: u32 = 8;
+/// How long connections without a request stay open when the server ends. A client that keeps one
+/// for its next request is told to close by the answer to it; closing without a word would lose a
+/// request that is on its way.
+const LINGER: Duration = Duration::from_millis(500);
 /// What a client sends first that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Exit code of a process that a signal ended, less the signal's number.
@@ -68,33 +73,44 @@ pub(crate) struct Served {
     pub(crate) serving: Serving,
 }
 
-/// Serves until a signal comes; gives the exit code of the container.
-pub(crate) fn serve(served: &Served, grants: Grants, budget: Arc<Budget>) -> i32 {
+/// Serves until a signal comes, unless one came before (`asked_to_end`).
+pub(crate) fn serve(
+    served: &Served,
+    grants: Grants,
+    budget: Arc<Budget>,
+    asked_to_end: fn() -> bool,
+) -> Ending {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(served.threads)
         .event_interval(EVENTS)
         .enable_all()
         .build();
     let result = runtime.and_then(|runtime| {
-        let result = runtime.block_on(run(served, grants, budget));
+        let result = runtime.block_on(run(served, grants, budget, asked_to_end));
         runtime.shutdown_background();
         result
     });
     result.unwrap_or_else(|error| {
-        say(&line(&format!(
-            "cannot listen on {}: {error}",
-            served.address
-        )));
-        ExitCode::NotRunnable.into()
+        let account = line(&format!("cannot listen on {}: {error}", served.address));
+        Ending::told(ExitCode::NotRunnable, account)
     })
 }
 
-async fn run(served: &Served, grants: Grants, budget: Arc<Budget>) -> io::Result<i32> {
+async fn run(
+    served: &Served,
+    grants: Grants,
+    budget: Arc<Budget>,
+    asked_to_end: fn() -> bool,
+) -> io::Result<Ending> {
     let mut signals = Signals::new()?;
+    // What came before these signals were listened to would not come again.
+    if asked_to_end() {
+        return Ok(Ending::own(0));
+    }
     // A directory that cannot be opened fails the container now and not every request later.
     if let Err(error) = grants.builder(crate::grants::Threads::Shared, None) {
-        say(&line(&error.to_string()));
-        return Ok(ExitCode::NotRunnable.into());
+        let account = line(&error.to_string());
+        return Ok(Ending::told(ExitCode::NotRunnable, account));
     }
     let listener = listen(served.address)?;
     let (stop, stopping) = watch::channel(false);
@@ -117,14 +133,15 @@ async fn run(served: &Served, grants: Grants, budget: Arc<Budget>) -> io::Result
         reuse,
     ));
     let connections = GracefulShutdown::new();
-    let greet = |stream: TcpStream| {
+    // Every connection holds a sender: the receiver knows when the last one has ended.
+    let (open, mut ended) = mpsc::channel::<Infallible>(1);
+    let greet = |stream: TcpStream, open: mpsc::Sender<Infallible>| {
         let server = Arc::clone(&server);
-        tokio::spawn(connection(
-            server,
-            stream,
-            connections.watcher(),
-            stopping.clone(),
-        ));
+        let (watcher, stopping) = (connections.watcher(), stopping.clone());
+        tokio::spawn(async move {
+            connection(server, stream, watcher, stopping).await;
+            drop(open);
+        });
     };
 
     loop {
@@ -132,7 +149,7 @@ async fn run(served: &Served, grants: Grants, budget: Arc<Budget>) -> io::Result
             biased;
             _ = signals.next() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => greet(stream),
+                Ok((stream, _)) => greet(stream, open.clone()),
                 Err(error) if concerns_the_process(&error) => tokio::time::sleep(BREATH).await,
                 // The client was gone before it was accepted.
                 Err(_) => {}
@@ -143,18 +160,21 @@ async fn run(served: &Served, grants: Grants, budget: Arc<Budget>) -> io::Result
     // Clients that the kernel already told they are connected would lose their request if the
     // socket were closed now.
     while let Some(stream) = accept_now(&listener).await {
-        greet(stream);
+        greet(stream, open.clone());
     }
-    drop(listener);
+    drop((listener, open));
     let _ = stop.send(true);
     let drained = async {
+        // A client may be sending its next request on a connection that looks idle: it gets its
+        // answer, and the word to close.
+        let _ = timeout(LINGER, ended.recv()).await;
         connections.shutdown().await;
         // Guests may work on after their answer.
         let _ = places.acquire_many(INSTANCES).await;
     };
     tokio::select! {
-        () = drained => Ok(0),
-        signal = signals.next() => Ok(SIGNALLED + signal),
+        () = drained => Ok(Ending::own(0)),
+        signal = signals.next() => Ok(Ending::own(SIGNALLED + signal)),
     }
 }
 
@@ -231,7 +251,7 @@ async fn connection(
     server: Arc<Server>,
     stream: TcpStream,
     watcher: Watcher,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) {
     // Answers are written when they are complete; waiting for more only delays them.
     let _ = stream.set_nodelay(true);
@@ -239,11 +259,20 @@ async fn connection(
         biased;
         version = speaks_http2(&stream) => version.unwrap_or(false),
         // It never asked for anything.
-        _ = stopping.wait_for(|stopping| *stopping) => return,
+        () = lingered(stopping.clone()) => return,
     };
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(server.answer(request).await) }
+        let stopping = stopping.clone();
+        async move {
+            let mut response = server.answer(request).await;
+            // HTTP/2 says it for the whole connection, without losing a request (GOAWAY).
+            if !speaks_http2 && *stopping.borrow() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let io = TokioIo::new(stream);
     // Errors of a connection are the client's: there is nobody to tell.
@@ -261,6 +290,12 @@ async fn connection(
         // runs for it should end.
         let _ = watcher.watch(builder.serve_connection(io, service)).await;
     }
+}
+
+/// The server ends, and whoever wanted something could have said it.
+async fn lingered(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+    tokio::time::sleep(LINGER).await;
 }
 
 /// Looks at the first bytes without taking them. hyper-util can tell the two apart as well, but

@@ -223,6 +223,8 @@ pub(crate) fn plan() -> GuestPlan {
         serving: Serving::default(),
         config_dir: None,
         on_term: None,
+        command: false,
+        termination: None,
         engine: EngineSettings::default(),
     }
 }
@@ -264,7 +266,11 @@ fn run_guest(dir: &Path) -> i32 {
                 .map_err(|error| (error.exit_code().into(), error.to_string()))
         });
     match linked {
-        Ok(linked) => linked.run(&guest, &preopens, Box::new(|| None)),
+        Ok(linked) => {
+            linked
+                .run(&guest, &preopens, Box::new(|| None), || false)
+                .code
+        }
         Err((code, reason)) => {
             say(&reason);
             code

@@ -53,6 +53,10 @@ pub(crate) const ALL: &[(&str, fn())] = &[
         "signals_end_the_first_process_of_a_pid_namespace",
         signals_end_the_first_process_of_a_pid_namespace,
     ),
+    (
+        "a_server_remembers_a_signal_that_came_too_early",
+        a_server_remembers_a_signal_that_came_too_early,
+    ),
     ("the_pod_is_held_and_joined", the_pod_is_held_and_joined),
     (
         "the_holder_keeps_no_copy_of_the_supervisor",
@@ -402,6 +406,7 @@ fn a_failed_step_reaches_the_supervisor() {
             artifact: artifact().as_fd(),
             rootfs: &stage.rootfs(),
             stdio: [None, None, None],
+            terminal: false,
             cgroup: &stage.cgroup,
         })
     };
@@ -448,6 +453,18 @@ fn signals_end_the_first_process_of_a_pid_namespace() {
         actor.child.kill(signal).expect("sent");
         assert_eq!(actor.end(), 128 + signal);
         actor.child.kill(signal).expect("it is gone, which is fine");
+    }
+}
+
+/// As the first process of its namespace it would not get a signal that it has no handler for, also not later.
+fn a_server_remembers_a_signal_that_came_too_early() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let stage = stage(&["serve"]);
+        let mut actor = stage.ready();
+        actor.child.kill(signal).expect("sent");
+        actor.child.go().expect("goes");
+        assert_eq!(actor.answers()["serve"], "asked to end");
+        assert_eq!(actor.end(), 42);
     }
 }
 

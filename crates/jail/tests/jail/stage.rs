@@ -105,6 +105,8 @@ pub(crate) fn stage_with(actions: &[&str], change: impl FnOnce(&mut CgroupPlan))
                 config_dir: None,
                 on_term: None,
                 engine: EngineSettings::default(),
+                command: false,
+                termination: None,
             },
             seccomp: None,
         },
@@ -166,6 +168,7 @@ impl Stage {
             artifact: artifact.as_fd(),
             rootfs: &self.rootfs(),
             stdio: [None, Some(theirs.into()), None],
+            terminal: false,
             cgroup: &self.cgroup,
         })?;
         Ok(Actor {

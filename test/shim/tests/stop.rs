@@ -1,0 +1,119 @@
+//! How containers end that are told to: how fast, and by which signals.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use harness::{Containerd, Stdio, Task, Version};
+use shim_tests::{containerd, layer};
+
+/// From the signal to the end of a command.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// Other tests run beside this one on the same processors: one of so many attempts has to be as fast as promised, and
+/// each must end by the signal.
+const ATTEMPTS: usize = 5;
+
+async fn started<'a>(
+    containerd: &'a Containerd,
+    image: &str,
+    args: &[&str],
+    says: &str,
+) -> Result<Task<'a>> {
+    let builder = containerd.task(image).stdin(Stdio::Fifo);
+    let mut task = builder.args(args.iter().copied()).create().await?;
+    task.start().await?;
+    task.stdout_contains(says).await?;
+    Ok(task)
+}
+
+/// Computing, or blocked in a call of the host.
+async fn ends_at_once(guest: &str, states: &[(&[&str], &str)]) -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let image = layer(&containerd, guest).await?;
+    for (args, says) in states {
+        let mut fastest = Duration::MAX;
+        for _ in 0..ATTEMPTS {
+            let mut task = started(&containerd, &image, args, says).await?;
+            let began = Instant::now();
+            task.kill(15).await?;
+            assert_eq!(task.wait().await?, 143, "{guest} {args:?}");
+            fastest = fastest.min(began.elapsed());
+            task.delete().await?;
+            if fastest < AT_ONCE {
+                break;
+            }
+        }
+        assert!(fastest < AT_ONCE, "{guest} {args:?}: {fastest:?} at best");
+    }
+    containerd.assert_clean().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_ends_at_once_whatever_it_does() -> Result<()> {
+    let states = [
+        (&["/", "spin"][..], "spinning"),
+        (&["/", "sleep", "600000"], "sleeping"),
+        (&["/", "tick", "600000"], "tick 0"),
+        (&["/", "block"], "waiting for the end of input"),
+    ];
+    ends_at_once("probe.wasm", &states).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_ends_at_once_whatever_it_does() -> Result<()> {
+    let states = [
+        (&["/", "spin"][..], "spinning"),
+        (&["/", "sleep", "600000"], "sleeping"),
+        (&["/", "block"], "waiting for the end of input"),
+        (&["/", "tcp-listen", "127.0.0.1", "0"], "listening"),
+    ];
+    ends_at_once("probe-p2.wasm", &states).await
+}
+
+/// The table of `docs/reference.md`.
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_mean_what_the_table_says() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let command = layer(&containerd, "probe.wasm").await?;
+    let spin = &["/", "spin"][..];
+    // SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM and a real-time signal.
+    for signal in [1, 2, 3, 10, 12, 14, 15, 40] {
+        let mut task = started(&containerd, &command, spin, "spinning").await?;
+        task.kill(signal).await?;
+        assert_eq!(task.wait().await?, 128 + signal, "signal {signal}");
+        task.delete().await?;
+    }
+    // SIGPIPE, SIGCHLD, SIGCONT, SIGURG, SIGWINCH: it goes on until another comes.
+    let mut task = started(&containerd, &command, spin, "spinning").await?;
+    for signal in [13, 17, 18, 23, 28] {
+        task.kill(signal).await?;
+    }
+    task.kill(12).await?;
+    assert_eq!(task.wait().await?, 128 + 12, "the last of them");
+    task.delete().await?;
+    containerd.assert_clean().await
+}
+
+/// A server ends with 0 by the signals that ask it to, also when they come before it listens, and by the others as a
+/// command does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_asked_by_two_signals_and_ended_by_the_others() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    for guest in ["http-p2.wasm", "http-p3.wasm"] {
+        let image = layer(&containerd, guest).await?;
+        for (signal, status) in [(15, 0), (2, 0), (1, 129), (10, 138), (9, 137)] {
+            let mut task = containerd.task(&image).args(["/"]).create().await?;
+            task.start().await?;
+            // Without waiting for anything: whether it listens already is chance.
+            task.kill(signal).await?;
+            assert_eq!(task.wait().await?, status, "{guest} signal {signal}");
+            task.delete().await?;
+        }
+    }
+    containerd.assert_clean().await
+}
