@@ -22,6 +22,15 @@ pub(crate) struct Containerd {
     namespace: String,
     channel: OnceCell<Channel>,
     content: OnceCell<PathBuf>,
+    first: Option<First>,
+}
+
+/// What is asked before Create comes, of a container that has its supervisor for itself.
+struct First {
+    id: String,
+    /// The name of its image.
+    image_of: OnceCell<String>,
+    image: OnceCell<Option<NamedImage>>,
 }
 
 /// An image by its name in containerd's store.
@@ -32,13 +41,33 @@ pub(crate) struct NamedImage {
 }
 
 impl Containerd {
-    pub(crate) fn new(address: &str, namespace: &str) -> Self {
+    /// `only` is the container that the supervisor was started for, where it serves no pod: a pod's container comes later
+    /// and its image may be another by then.
+    pub(crate) fn new(address: &str, namespace: &str, only: Option<&str>) -> Self {
         Self {
             address: address.trim_start_matches("unix://").into(),
             namespace: namespace.to_owned(),
             channel: OnceCell::new(),
             content: OnceCell::new(),
+            first: only.map(|id| First {
+                id: id.to_owned(),
+                image_of: OnceCell::new(),
+                image: OnceCell::new(),
+            }),
         }
+    }
+
+    /// Asks what Create will want to know, while containerd is still on its way to Create. What fails is asked again
+    /// then, and told.
+    pub(crate) async fn ask_early(&self) {
+        let image = async {
+            if let Some(first) = &self.first {
+                let name = self.image_of(&first.id).await?;
+                self.image(&name).await?;
+            }
+            Outcome::Ok(())
+        };
+        let _ = tokio::join!(self.content(), image);
     }
 
     async fn channel(&self) -> Outcome<Channel> {
@@ -71,6 +100,14 @@ impl Containerd {
     /// The name of the image that the container was made of, as containerd's record has it;
     /// empty for a container made of a plain rootfs.
     pub(crate) async fn image_of(&self, container: &str) -> Outcome<String> {
+        let ask = || self.ask_image_of(container);
+        match self.first.as_ref().filter(|first| first.id == container) {
+            Some(first) => first.image_of.get_or_try_init(ask).await.cloned(),
+            None => ask().await,
+        }
+    }
+
+    async fn ask_image_of(&self, container: &str) -> Outcome<String> {
         let request = self.request(GetContainerRequest {
             id: container.to_owned(),
         })?;
@@ -86,6 +123,18 @@ impl Containerd {
 
     /// The image of that name, if there is one.
     pub(crate) async fn image(&self, name: &str) -> Outcome<Option<NamedImage>> {
+        let ask = || self.ask_image(name);
+        let is_its = |first: &&First| first.image_of.get().is_some_and(|image| image == name);
+        match self.first.as_ref().filter(is_its) {
+            Some(first) => first.image.get_or_try_init(ask).await.cloned(),
+            None => ask().await,
+        }
+    }
+
+    async fn ask_image(&self, name: &str) -> Outcome<Option<NamedImage>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
         let request = self.request(GetImageRequest {
             name: name.to_owned(),
         })?;

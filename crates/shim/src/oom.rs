@@ -1,29 +1,38 @@
 //! The kernel's kills for want of memory, told to containerd.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_shim_protos::events::task::TaskOOM;
 
 use crate::container::Container;
 use crate::events::Events;
 
+/// How often, and after which time, is looked for a kill once memory was short: half a second in all.
+const SHORT_OF_MEMORY: usize = 25;
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// Tells of the kills that have not been told yet. To be called before an exit is published: who hears of the exit wants
 /// to know the reason already.
-pub(crate) fn tell(container: &Container, events: &Events) {
+///
+/// Whether there were any.
+pub(crate) fn tell(container: &Container, events: &Events) -> bool {
     let kills = match container.cgroup.oom_kills() {
         Ok(kills) => kills,
         Err(error) => {
             tracing::warn!(id = %container.id, error = error.one_line(), "cannot count kills for want of memory");
-            return;
+            return false;
         }
     };
-    if container.new_oom_kills(kills) {
+    let new = container.new_oom_kills(kills);
+    if new {
         tracing::info!(id = %container.id, kills, "the kernel killed for want of memory");
         events.publish(&TaskOOM {
             container_id: container.id.to_string(),
             ..Default::default()
         });
     }
+    new
 }
 
 /// Tells of them while the container lives: a process that is killed need not be the first one.
@@ -46,7 +55,13 @@ pub(crate) async fn follow(container: Arc<Container>, events: Events) {
                 if ready.is_err() {
                     return;
                 }
-                tell(&container, &events);
+                // Version 1 tells that memory is short before anybody is chosen, and nothing after the kill.
+                for _ in 0..SHORT_OF_MEMORY {
+                    if tell(&container, &events) {
+                        break;
+                    }
+                    tokio::time::sleep(MOMENT).await;
+                }
             }
         }
     }

@@ -17,6 +17,31 @@ use serde::Deserialize;
 use crate::bootstrap::Bootstrap;
 use crate::{info, logs, node, supervisor};
 
+/// Whom one supervisor serves.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// The containers of the pod of this id.
+    Pod(String),
+    /// The one container of this id.
+    Container(String),
+}
+
+impl Group {
+    fn name(&self) -> &str {
+        match self {
+            Self::Pod(id) | Self::Container(id) => id,
+        }
+    }
+
+    /// The one container, where there will be no other.
+    pub(crate) fn only(&self) -> Option<&str> {
+        match self {
+            Self::Container(id) => Some(id),
+            Self::Pod(_) => None,
+        }
+    }
+}
+
 /// The part of `config.json` that decides who is together; the rest is read in Create.
 #[derive(Deserialize)]
 struct Grouping {
@@ -30,7 +55,7 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     let config = node::config()?;
     let bundle = std::env::current_dir().context("find the bundle")?;
     let group = group(&bundle, &bootstrap.id)?;
-    let address = address(&bootstrap, &group);
+    let address = address(&bootstrap, group.name());
     let path = address.trim_start_matches("unix://");
     let listener = listen(Path::new(path)).with_context(|| format!("listen on {path}"))?;
     // containerd reads this file when it finds the bundle again after its own restart, and
@@ -46,21 +71,20 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
             logs::start(&bundle, bootstrap.debug);
             // The bundle is removed while the supervisor lives.
             std::env::set_current_dir("/").context("leave the bundle")?;
-            supervisor::serve(listener, Path::new(path), &bootstrap, config)
+            supervisor::serve(listener, Path::new(path), &bootstrap, &group, config)
         }
     }
 }
 
-fn group(bundle: &Path, id: &str) -> anyhow::Result<String> {
+fn group(bundle: &Path, id: &str) -> anyhow::Result<Group> {
     let path = bundle.join("config.json");
     let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let grouping: Grouping =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?;
-    Ok(grouping
-        .annotations
-        .get(plan::ON_SANDBOX)
-        .map_or(id, String::as_str)
-        .to_owned())
+    Ok(grouping.annotations.get(plan::ON_SANDBOX).map_or_else(
+        || Group::Container(id.to_owned()),
+        |pod| Group::Pod(pod.clone()),
+    ))
 }
 
 fn address(bootstrap: &Bootstrap, group: &str) -> String {
@@ -114,8 +138,14 @@ mod tests {
             r#"{"process": 7, "annotations": {"io.kubernetes.cri.sandbox-id": "pod1"}}"#,
         )
         .expect("written");
-        assert_eq!(group(dir.path(), "c1").expect("valid"), "pod1");
+        assert_eq!(
+            group(dir.path(), "c1").expect("valid"),
+            Group::Pod("pod1".to_owned())
+        );
         fs::write(dir.path().join("config.json"), "{}").expect("written");
-        assert_eq!(group(dir.path(), "c1").expect("valid"), "c1");
+        assert_eq!(
+            group(dir.path(), "c1").expect("valid"),
+            Group::Container("c1".to_owned())
+        );
     }
 }

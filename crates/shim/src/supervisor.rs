@@ -19,6 +19,7 @@ use crate::container::Container;
 use crate::containerd::Containerd;
 use crate::events::Events;
 use crate::failure::{Failure, Kind, Outcome};
+use crate::start::Group;
 use crate::task::TaskService;
 
 /// How long a supervisor without a container waits for one: containerd that died between
@@ -155,13 +156,14 @@ pub(crate) fn serve(
     listener: UnixListener,
     socket: &Path,
     bootstrap: &Bootstrap,
+    group: &Group,
     config: NodeConfig,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let served = runtime.block_on(run(listener, socket, bootstrap, config));
+    let served = runtime.block_on(run(listener, socket, bootstrap, group, config));
     // A thread may still wait for somebody else's compilation, which nobody wants any more.
     runtime.shutdown_background();
     served
@@ -171,6 +173,7 @@ async fn run(
     listener: UnixListener,
     socket: &Path,
     bootstrap: &Bootstrap,
+    group: &Group,
     config: NodeConfig,
 ) -> anyhow::Result<()> {
     ignore_signals()?;
@@ -179,7 +182,7 @@ async fn run(
     let supervisor = Arc::new(Supervisor {
         namespace: bootstrap.namespace.clone(),
         config,
-        containerd: Containerd::new(&bootstrap.grpc_address, &bootstrap.namespace),
+        containerd: Containerd::new(&bootstrap.grpc_address, &bootstrap.namespace, group.only()),
         events,
         containers: Mutex::default(),
         socket: Mutex::new(Some(socket.to_owned())),
@@ -188,6 +191,8 @@ async fn run(
     });
     let mut server = serve_tasks(listener, &supervisor)?;
     server.start().await.context("serve the Task service")?;
+    let early = supervisor.clone();
+    tokio::spawn(async move { early.containerd.ask_early().await });
     tracing::info!(
         namespace = bootstrap.namespace,
         id = bootstrap.id,

@@ -54,6 +54,23 @@ pub(crate) fn stat(path: &str) -> Answer {
     Ok(Some(format!("{kind} {} {modified}", metadata.len())))
 }
 
+/// Opens a file as often as told, or until it is refused, and says how far it came.
+pub(crate) fn open_many(path: &str, times: u64) -> Answer {
+    let mut open = Vec::new();
+    for number in 0..times {
+        match File::open(path) {
+            Ok(file) => open.push(file),
+            Err(error) => {
+                return Ok(Some(format!(
+                    "refused at {number}: {}",
+                    crate::name(&error)
+                )));
+            }
+        }
+    }
+    Ok(Some(format!("opened {}", open.len())))
+}
+
 pub(crate) fn readlink(path: &str) -> Answer {
     Ok(Some(fs::read_link(path)?.display().to_string()))
 }

@@ -50,6 +50,7 @@ fn run(arguments: &[String], words: &[&str]) -> Answer {
         ["cat", path] => file::cat(path),
         ["ls", path] => file::list(path),
         ["stat", path] => file::stat(path),
+        ["open-many", path, times] => file::open_many(path, number(times)?),
         ["readlink", path] => file::readlink(path),
         ["write", path, text] => file::write(path, text),
         ["append", path, text] => file::append(path, text),
@@ -68,6 +69,10 @@ fn run(arguments: &[String], words: &[&str]) -> Answer {
         ["cat-stdin"] => stdio::copy(),
         ["block"] => stdio::block(),
         ["flood", bytes] => stdio::flood(number(bytes)?),
+        ["flood-then-wait", bytes] => {
+            stdio::flood(number(bytes)?)?;
+            stdio::block()
+        }
         ["stderr", text] => stdio::stderr(text),
         ["both"] => stdio::both(),
         ["tty"] => stdio::terminals(),

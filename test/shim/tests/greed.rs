@@ -1,0 +1,157 @@
+//! Guests that take all they can get: each is bounded, told why, and its neighbour does not notice.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use harness::process::parent_of;
+use harness::{Containerd, Stdio, Task, Version, until};
+use serde_json::json;
+use shim_tests::{containerd, layer, rootfs};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const FLOODED: Duration = Duration::from_secs(100);
+
+/// A container that lives beside the greedy one, in a cgroup below the same parent.
+struct Neighbour<'a> {
+    task: Task<'a>,
+    began: Instant,
+}
+
+impl<'a> Neighbour<'a> {
+    async fn new(containerd: &'a Containerd, image: &str) -> Result<Self> {
+        let builder = containerd.task(image).args(["/", "tick", "10"]);
+        let mut task = builder.create().await?;
+        task.start().await?;
+        let began = Instant::now();
+        task.stdout_contains("tick 1\n").await?;
+        Ok(Self { task, began })
+    }
+
+    /// It still ticks, and ends as it is told to.
+    async fn ends_well(mut self) -> Result<()> {
+        // More than it can have ticked until now.
+        let next = self.began.elapsed().as_millis() / 10 + 1;
+        self.task.stdout_contains(&format!("tick {next}\n")).await?;
+        self.task.kill(15).await?;
+        assert_eq!(self.task.wait().await?, 143);
+        self.task.delete().await?;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twice_the_memory_is_refused_and_nobody_is_killed() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let mut events = containerd.events().await?;
+    for guest in ["probe.wasm", "probe-p2.wasm"] {
+        let image = layer(&containerd, guest).await?;
+        let beside = Neighbour::new(&containerd, &image).await?;
+        let limit = json!({ "limit": 64 << 20, "swap": 64 << 20 });
+        let mut task = containerd
+            .task(&image)
+            .args(["/", "oom", "134217728"])
+            .spec(|spec| spec["linux"]["resources"]["memory"] = limit)
+            .create()
+            .await?;
+        task.start().await?;
+        let status = task.wait().await?;
+        let topics = events
+            .topics_until(task.id(), "/tasks/exit", DEADLINE)
+            .await?;
+        assert!(
+            !topics.contains(&"/tasks/oom".to_owned()),
+            "{guest}: {topics:?}"
+        );
+        task.delete().await?;
+        // The guest sees it and says so, as its language does.
+        let text = task.output(status).await.stdout();
+        assert!(
+            status == 0 && text.starts_with("refused at "),
+            "{guest}: {status}: {text}"
+        );
+        beside.ends_well().await?;
+    }
+    containerd.assert_clean().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_files_are_counted() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let image = rootfs(&containerd, "probe.wasm").await?;
+    let beside = layer(&containerd, "probe.wasm").await?;
+    let beside = Neighbour::new(&containerd, &beside).await?;
+    let open = async |limit: u64| {
+        let limits = json!([{ "type": "RLIMIT_NOFILE", "soft": limit, "hard": limit }]);
+        let output = containerd
+            .task(&image)
+            .args(["/app.wasm", "open-many", "/app.wasm", "10000"])
+            .spec(move |spec| spec["process"]["rlimits"] = limits)
+            .run()
+            .await?;
+        anyhow::Ok((output.status, output.stdout()))
+    };
+    let (status, text) = open(1024).await?;
+    let refused: u32 = text
+        .strip_prefix("refused at ")
+        .and_then(|rest| rest.strip_suffix(": MFILE\n"))
+        .with_context(|| text.clone())?
+        .parse()?;
+    assert!(
+        status == 0 && (900..1024).contains(&refused),
+        "{status}: {text}"
+    );
+    assert_eq!(open(20_000).await?, (0, "opened 10000\n".to_owned()));
+    beside.ends_well().await?;
+    containerd.assert_clean().await
+}
+
+/// The largest memory that a process ever had, in bytes (proc(5), `VmHWM`).
+fn peak(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.context("VmHWM")?.trim().trim_end_matches(" kB");
+    Ok(kilobytes.parse::<u64>()? << 10)
+}
+
+/// Bytes that a process has written (proc(5), `/proc/PID/io`).
+fn written(pid: u32) -> Result<u64> {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    Ok(line.context("wchar")?.parse()?)
+}
+
+/// A gigabyte of log goes through nobody's memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_output_is_held_nowhere() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    for guest in ["probe.wasm", "probe-p2.wasm"] {
+        let image = layer(&containerd, guest).await?;
+        let mut task = containerd
+            .task(&image)
+            .args(["/", "flood-then-wait", "1073741824"])
+            .stdin(Stdio::Fifo)
+            .stdout(Stdio::Uri("file:///dev/null".to_owned()))
+            .create()
+            .await?;
+        let supervisor = parent_of(task.pid())?;
+        task.start().await?;
+        until("the flood to be over", FLOODED, async || {
+            Ok((written(task.pid())? >= 1 << 30).then_some(()))
+        })
+        .await?;
+        for (who, pid) in [("the supervisor", supervisor), ("the guest", task.pid())] {
+            let peak = peak(pid)?;
+            assert!(peak < 48 << 20, "{guest}: {who} had {peak} bytes");
+        }
+        task.close_stdin().await?;
+        assert_eq!(task.wait().await?, 0);
+        task.delete().await?;
+    }
+    containerd.assert_clean().await
+}
