@@ -223,6 +223,8 @@ pub(crate) fn plan() -> GuestPlan {
         serving: Serving::default(),
         config_dir: None,
         on_term: None,
+        command: false,
+        termination: None,
         engine: EngineSettings::default(),
         command: false,
         termination: None,
