@@ -55,6 +55,12 @@ impl Exec {
 
     async fn make(&self, supervisor: &Supervisor, container: &Container) -> Outcome<(Child, Held)> {
         running(container)?;
+        if container.is_paused() {
+            // A new process would stand still too, and whoever waits for it would wait for ever.
+            return Err(container
+                .main
+                .in_wrong_phase("is paused: nothing can be executed in it"));
+        }
         let (child, held) = match &container.runs {
             Runs::Guest(beside) => self.guest(supervisor, container, beside).await?,
             Runs::Native(native) => self.native(supervisor, container, native).await?,
@@ -64,7 +70,8 @@ impl Exec {
                     .in_wrong_phase("holds the pod and executes nothing"));
             }
         };
-        // What was made after the container's end nobody else would end: that it is dropped kills it.
+        // What was made after the container's end nobody else would end: that it is dropped kills it. (Not because of a
+        // pause meanwhile: what stands still cannot die, and to drop it would wait for that.)
         running(container)?;
         self.process.can_start()?;
         if let Runs::Guest(_) = container.runs {
@@ -155,10 +162,6 @@ impl Exec {
 
 fn running(container: &Container) -> Outcome<()> {
     match container.main.phase() {
-        // A new process would stand still too, and whoever waits for it would wait for ever.
-        Phase::Running if container.is_paused() => Err(container
-            .main
-            .in_wrong_phase("is paused: nothing can be executed in it")),
         Phase::Running => Ok(()),
         Phase::Created => Err(container
             .main

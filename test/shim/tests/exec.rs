@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use containerd_client::services::v1 as api;
 use containerd_client::types::v1::Status as Phase;
 use futures::future::try_join_all;
 use harness::image::Rootfs;
@@ -217,11 +218,9 @@ async fn other_programs_are_found_in_the_containers_view() -> Result<()> {
     // Nothing of all that has harmed the container, or stayed in it.
     assert_eq!(
         task.service()
-            .list_pids(
-                task.request(containerd_client::services::v1::ListPidsRequest {
-                    container_id: task.id().to_owned()
-                })
-            )
+            .list_pids(task.request(api::ListPidsRequest {
+                container_id: task.id().to_owned()
+            }))
             .await?
             .into_inner()
             .processes
@@ -266,7 +265,7 @@ async fn phases_codes_and_events() -> Result<()> {
         &["one", "running"],
     );
     // Which of the container's processes it is.
-    let request = task.request(containerd_client::services::v1::ListPidsRequest {
+    let request = task.request(api::ListPidsRequest {
         container_id: task.id().to_owned(),
     });
     let processes = task
@@ -338,7 +337,7 @@ async fn phases_codes_and_events() -> Result<()> {
     }
     let never = task.exec(["/", "spin"]).add().await?;
     task.service()
-        .kill(task.request(containerd_client::services::v1::KillRequest {
+        .kill(task.request(api::KillRequest {
             container_id: id.clone(),
             signal: 9,
             ..Default::default()
@@ -366,9 +365,9 @@ async fn phases_codes_and_events() -> Result<()> {
     containerd.assert_clean().await
 }
 
-/// Not before the container's own program was started.
+/// Not before the container's own program was started, and not while it stands still.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_was_not_started_executes_nothing() -> Result<()> {
+async fn a_container_that_does_not_run_executes_nothing() -> Result<()> {
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
@@ -377,6 +376,16 @@ async fn a_container_that_was_not_started_executes_nothing() -> Result<()> {
     let status = refusal(task.exec(["/"]).run().await)?;
     expect(&status, Code::FailedPrecondition, &["not started"]);
     task.start().await?;
+    assert_eq!(task.exec(["/"]).run().await?.status, 0);
+    let container_id = task.id().to_owned();
+    let pause = api::PauseTaskRequest {
+        container_id: container_id.clone(),
+    };
+    task.service().pause(task.request(pause)).await?;
+    let status = refusal(task.exec(["/"]).run().await)?;
+    expect(&status, Code::FailedPrecondition, &["paused"]);
+    let resume = api::ResumeTaskRequest { container_id };
+    task.service().resume(task.request(resume)).await?;
     assert_eq!(task.exec(["/"]).run().await?.status, 0);
     end(task).await?;
     containerd.assert_clean().await

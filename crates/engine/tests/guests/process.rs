@@ -226,8 +226,6 @@ pub(crate) fn plan() -> GuestPlan {
         command: false,
         termination: None,
         engine: EngineSettings::default(),
-        command: false,
-        termination: None,
     }
 }
 
