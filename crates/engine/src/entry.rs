@@ -107,17 +107,29 @@ pub(crate) fn of_component(
     ))
 }
 
+/// Of a component that was to be a command.
+pub(crate) fn serves_only(engine: &Engine, component: &Component) -> LinkError {
+    let ty = component.component_type();
+    LinkError::ServesOnly {
+        exports: quoted(ty.exports(engine).map(|(name, _)| name.to_owned())),
+    }
+}
+
+fn quoted(names: impl Iterator<Item = String>) -> String {
+    let names = names.map(|name| format!("`{name}`")).collect::<Vec<_>>();
+    if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
 fn absent(
     wanted: Option<&str>,
     exports: impl Iterator<Item = String>,
     rule: &'static str,
 ) -> LinkError {
-    let names = exports.map(|name| format!("`{name}`")).collect::<Vec<_>>();
-    let exports = if names.is_empty() {
-        "nothing".to_owned()
-    } else {
-        names.join(", ")
-    };
+    let exports = quoted(exports);
     match wanted {
         Some(name) => LinkError::NoSuchExport {
             name: name.to_owned(),

@@ -85,6 +85,14 @@ pub enum LinkError {
         /// Its parameters.
         params: String,
     },
+    /// It only serves HTTP, and was executed beside the container's own program.
+    #[error(
+        "the program serves HTTP and is no command, so it cannot be executed: name a function without parameters as `#function`; it exports {exports}"
+    )]
+    ServesOnly {
+        /// What it exports, quoted.
+        exports: String,
+    },
     /// It serves HTTP, and nobody knows where.
     #[error("{0}")]
     HttpAddress(String),
@@ -103,6 +111,7 @@ impl LinkError {
             | Self::Mismatch { .. }
             | Self::NoEntry { .. }
             | Self::Parameters { .. }
+            | Self::ServesOnly { .. }
             | Self::HttpAddress(_) => ExitCode::NotRunnable,
             Self::Engine(_) => ExitCode::Internal,
         }
@@ -191,6 +200,9 @@ fn link_component(
             pre: instantiable(engine, component)?,
             name,
         },
+        ComponentCall::Http2 | ComponentCall::Http3 if guest.command => {
+            return Err(entry::serves_only(engine, component));
+        }
         ComponentCall::Http2 | ComponentCall::Http3 => {
             let address = guest.http.address.clone().map_err(LinkError::HttpAddress)?;
             let pooled = pooled(component, artifact);

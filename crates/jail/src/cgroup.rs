@@ -143,6 +143,11 @@ impl Cgroup {
         if self.unit.is_some() {
             return Ok(Entrance::BySupervisor);
         }
+        self.further_entrance()
+    }
+
+    /// How one more process gets in, where there is one already: systemd need not be asked again.
+    pub(crate) fn further_entrance(&self) -> Result<Entrance, JailError> {
         let open = |path: PathBuf, flags: OFlags| {
             rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
                 JailError::Cgroup {

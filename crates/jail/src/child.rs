@@ -2,6 +2,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use plan::{Access, Mounted};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
@@ -21,6 +22,14 @@ pub struct Child {
     pidfd: OwnedFd,
     control: Option<OwnedFd>,
     reaped: AtomicBool,
+    view: Option<View>,
+}
+
+/// What a runner sees below `/`, for others that join it.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) mounted: Vec<Mounted>,
+    pub(crate) root: Access,
 }
 
 impl Drop for Child {
@@ -39,7 +48,22 @@ impl Child {
             pidfd,
             control,
             reaped: AtomicBool::new(false),
+            view: None,
         }
+    }
+
+    pub(crate) fn seeing(mut self, view: View) -> Self {
+        self.view = Some(view);
+        self
+    }
+
+    pub(crate) const fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
+    /// Whether its status was taken: its number may be another process's then.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.reaped.load(Ordering::Relaxed)
     }
 
     /// A process that became this one's child without being made by it: the first process of a

@@ -107,6 +107,7 @@ pub fn spawn_compiler(request: CompileRequest<'_>) -> Result<Child, JailError> {
         program: &program,
         file: file.as_fd(),
         argv: &argv,
+        terminal: false,
         limits: Some(limits),
     };
     let prepared = Prepared {

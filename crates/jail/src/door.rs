@@ -27,8 +27,8 @@ pub struct Door {
 }
 
 impl Door {
-    /// Takes over what the supervisor placed: 3 the wire, 4 the artifact, 5 the rootfs, 6 the
-    /// plan, from 7 on the volumes. To be called once, first, by a process that [`crate::spawn`]
+    /// Takes over what the supervisor placed: 3 the wire, 4 the artifact, 5 the rootfs (or the mount namespace of the
+    /// container to be joined), 6 the plan, from 7 on the volumes. To be called once, first, by a process that [`crate::spawn`]
     /// executed.
     ///
     /// # Errors
@@ -48,7 +48,13 @@ impl Door {
         let (control, artifact, rootfs, launch) =
             unsafe { (take(CONTROL), take(ARTIFACT), take(ROOTFS), take(LAUNCH)) };
         let envelope = wire::unpack(launch)?;
-        let last = FIRST_VOLUME + envelope.volumes.len() as i32;
+        // Who joins finds them mounted.
+        let count = if envelope.joins {
+            0
+        } else {
+            envelope.volumes.len()
+        };
+        let last = FIRST_VOLUME + count as i32;
         // SAFETY: likewise, as many as there are volumes.
         let volumes = (FIRST_VOLUME..last)
             .map(|number| unsafe { take(number) })

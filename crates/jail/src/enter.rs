@@ -1,7 +1,7 @@
 //! The jail, entered: one function, read from top to bottom.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use plan::{Access, Isolation};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
@@ -30,6 +30,64 @@ pub(crate) fn enter(door: &Door) -> Result<(), JailError> {
         std::fs::write("/proc/self/oom_score_adj", score.to_string())
             .map_err(step(Step::OomScore))?;
     }
+
+    if door.envelope.joins {
+        // The container's view as it is, with its root. The host's tree goes for good here too.
+        sys::setns(door.rootfs.as_raw_fd(), libc::CLONE_NEWNS)
+            .map_err(step(Step::JoinNamespace))?;
+    } else {
+        make_view(door)?;
+    }
+
+    // Limits while root: raising a hard one is a privilege.
+    for limit in &plan.rlimits {
+        sys::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(|source| {
+            JailError::Inside {
+                step: Step::Limits.to_string(),
+                what: format!(
+                    " (number {}: soft {}, hard {})",
+                    limit.resource, limit.soft, limit.hard
+                ),
+                source,
+            }
+        })?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(plan.user.umask.unwrap_or(0o022)));
+
+    // Our filter is built while memory is ours alone to ask for, and loaded when rights are gone.
+    let spec = door.envelope.launch.seccomp.as_ref();
+    let own = seccomp::runner(spec.is_some());
+
+    // The bounding set needs a capability to be emptied; the user takes the capabilities along.
+    privileges::close_the_ways_back()
+        .and_then(|()| {
+            privileges::become_user(plan.user.uid, plan.user.gid, &plan.user.additional_gids)
+        })
+        .map_err(step(Step::Privileges))?;
+
+    // After the change of user, which would undo it; and a supervisor that ended before it was set
+    // is noticed here.
+    if door.envelope.bound {
+        privileges::die_with_the_parent().map_err(step(Step::Privileges))?;
+        if !supervisor_is_there(&door.control) {
+            return Err(JailError::Silent {
+                who: "the supervisor",
+            });
+        }
+    }
+
+    // Ours first: the spec's may forbid loading filters. The stricter answer counts.
+    own.load().map_err(step(Step::Filter))?;
+    if let Some(spec) = spec {
+        spec.load().map_err(step(Step::Filter))?;
+    }
+    Ok(())
+}
+
+/// The first process of a container makes what all of it sees: the host name and the mounts.
+fn make_view(door: &Door) -> Result<(), JailError> {
+    let plan = &door.envelope.launch.jail;
+    let step = |step: Step| move |error: io::Error| JailError::step(step, &error);
 
     // Only a host name of our own is ours to set; a joined namespace has the pod's already.
     let new_uts = plan
@@ -92,51 +150,7 @@ pub(crate) fn enter(door: &Door) -> Result<(), JailError> {
     }
 
     // The host's tree goes for good. There is no /proc, /sys or /dev from here on.
-    pivot_into(root).map_err(on_root("leave the host's root"))?;
-
-    // Limits while root: raising a hard one is a privilege.
-    for limit in &plan.rlimits {
-        sys::set_rlimit(limit.resource, limit.soft, limit.hard).map_err(|source| {
-            JailError::Inside {
-                step: Step::Limits.to_string(),
-                what: format!(
-                    " (number {}: soft {}, hard {})",
-                    limit.resource, limit.soft, limit.hard
-                ),
-                source,
-            }
-        })?;
-    }
-    rustix::process::umask(Mode::from_raw_mode(plan.user.umask.unwrap_or(0o022)));
-
-    // Our filter is built while memory is ours alone to ask for, and loaded when rights are gone.
-    let spec = door.envelope.launch.seccomp.as_ref();
-    let own = seccomp::runner(spec.is_some());
-
-    // The bounding set needs a capability to be emptied; the user takes the capabilities along.
-    privileges::close_the_ways_back()
-        .and_then(|()| {
-            privileges::become_user(plan.user.uid, plan.user.gid, &plan.user.additional_gids)
-        })
-        .map_err(step(Step::Privileges))?;
-
-    // After the change of user, which would undo it; and a supervisor that ended before it was set
-    // is noticed here.
-    if door.envelope.bound {
-        privileges::die_with_the_parent().map_err(step(Step::Privileges))?;
-        if !supervisor_is_there(&door.control) {
-            return Err(JailError::Silent {
-                who: "the supervisor",
-            });
-        }
-    }
-
-    // Ours first: the spec's may forbid loading filters. The stricter answer counts.
-    own.load().map_err(step(Step::Filter))?;
-    if let Some(spec) = spec {
-        spec.load().map_err(step(Step::Filter))?;
-    }
-    Ok(())
+    pivot_into(root).map_err(on_root("leave the host's root"))
 }
 
 /// Every name is looked up as if the rootfs were `/`, symbolic links included.

@@ -130,6 +130,9 @@ pub enum JailError {
         /// What the decoder said.
         source: postcard::Error,
     },
+    /// The container to be joined has ended.
+    #[error("the container's program has ended")]
+    Ended,
     /// The other side closed the wire.
     #[error("{who} ended without a word")]
     Silent {

@@ -21,6 +21,7 @@ mod door;
 mod enter;
 mod error;
 mod holder;
+mod join;
 mod leftovers;
 #[cfg(feature = "native")]
 pub mod native;
@@ -31,6 +32,8 @@ mod signals;
 mod spawn;
 mod step;
 mod sys;
+#[cfg(feature = "native")]
+mod terminal;
 mod volumes;
 #[cfg(feature = "native")]
 mod watch;
@@ -43,11 +46,14 @@ pub use daemon::{Forked, become_subreaper, fork_daemon};
 pub use door::{Door, Inside, Orders};
 pub use error::JailError;
 pub use holder::hold_pod;
+pub use join::{JoinRequest, join};
 pub use leftovers::{kill_and_wait, unmount_rootfs};
 pub use rootfs::{Rootfs, RootfsMount};
 pub use seccomp::{Filter, SeccompError};
 pub use signals::end_on_signals;
 pub use spawn::{SpawnRequest, spawn};
+#[cfg(feature = "native")]
+pub use terminal::Master;
 #[cfg(feature = "native")]
 pub use watch::readable;
 pub use wire::{Launch, Refusal, RefusalKind, Report};

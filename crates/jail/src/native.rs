@@ -21,7 +21,7 @@ use libcontainer::workload::default::DefaultExecutor;
 use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
 
 use crate::seccomp::{Filter, SeccompError};
 use crate::sys;
@@ -54,7 +54,7 @@ pub enum NativeError {
     /// libcontainer refused or failed.
     #[error("{step} the container: {reason}")]
     Container {
-        /// `create`, `start` or `delete`.
+        /// `create`, `start`, `execute in` or `delete`.
         step: &'static str,
         /// What libcontainer said, all of it in one line.
         reason: String,
@@ -81,30 +81,33 @@ fn failed(step: &'static str) -> impl Fn(LibcontainerError) -> NativeError {
 }
 
 /// Makes the container of a bundle, up to the program itself, which waits for [`start`]. Its
-/// standard streams are those of the calling process; nothing else of it stays open there.
+/// standard streams are those of the calling process; nothing else of it stays open there. With a `console` it gets a
+/// terminal instead, whose master is sent to that socket.
 ///
 /// Returns the number of its first process.
 ///
 /// # Errors
 /// [`NativeError`]. Nothing is left then.
-pub fn create(bundle: &Path, state: &Path, id: &str, systemd: bool) -> Result<i32, NativeError> {
-    let file = |attempt, path: &Path| {
-        let path = path.to_owned();
-        move |source| NativeError::File {
-            attempt,
-            path,
-            source,
-        }
-    };
+pub fn create(
+    bundle: &Path,
+    state: &Path,
+    id: &str,
+    systemd: bool,
+    console: Option<&Path>,
+) -> Result<i32, NativeError> {
     let config = bundle.join("config.json");
-    let spec = Spec::load(&config).map_err(|source| NativeError::Spec {
+    let mut spec = Spec::load(&config).map_err(|source| NativeError::Spec {
         path: bundle.to_owned(),
         source,
     })?;
+    if let Some(process) = spec.process_mut() {
+        // The request decides; libcontainer wants both to be the same.
+        process.set_terminal(Some(console.is_some()));
+    }
     let adapted = adapt(spec, bundle, systemd)?;
     make_working_directory(&adapted.spec);
     // libcontainer reads the spec from a bundle; containerd's own stays as it is.
-    let own_bundle = state.join(format!("{id}.bundle"));
+    let own_bundle = bundle_of(state, id);
     fs::create_dir_all(&own_bundle).map_err(file("make", &own_bundle))?;
     let own_config = own_bundle.join("config.json");
     adapted
@@ -123,6 +126,7 @@ pub fn create(bundle: &Path, state: &Path, id: &str, systemd: bool) -> Result<i3
     let built = complaints.during(|| {
         ContainerBuilder::new(id.to_owned(), SyscallType::default())
             .with_executor(executor)
+            .with_console_socket(console)
             .with_root_path(state)
             .and_then(|builder| builder.validate_id())
             .and_then(|builder| {
@@ -137,13 +141,7 @@ pub fn create(bundle: &Path, state: &Path, id: &str, systemd: bool) -> Result<i3
         Ok(container) => container,
         Err(error) => {
             let _ = fs::remove_dir_all(&own_bundle);
-            let mut error = failed("create")(error);
-            if let (NativeError::Container { reason, .. }, Some(first)) =
-                (&mut error, complaints.first())
-            {
-                *reason = format!("{first} ({reason})");
-            }
-            return Err(error);
+            return Err(complaints.about("create", error));
         }
     };
     container
@@ -153,6 +151,84 @@ pub fn create(bundle: &Path, state: &Path, id: &str, systemd: bool) -> Result<i3
             step: "create",
             reason: "it has no process".to_owned(),
         })
+}
+
+/// Executes one more process in a container that runs: the OCI process in that file, as `runc exec` does. Its standard
+/// streams are those of the calling process, or with a `console` a terminal, as for [`create`].
+///
+/// Returns its number.
+///
+/// # Errors
+/// [`NativeError`], e.g. for a program that does not exist. No process is left then.
+pub fn exec(
+    state: &Path,
+    id: &str,
+    process: &Path,
+    console: Option<&Path>,
+) -> Result<i32, NativeError> {
+    let bundle = bundle_of(state, id);
+    let spec = Spec::load(bundle.join("config.json")).map_err(|source| NativeError::Spec {
+        path: bundle,
+        source,
+    })?;
+    // The container's filter counts for everything in it.
+    let filter = filter_of(&spec)?;
+    let text = fs::read(process).map_err(file("read", process))?;
+    let mut adapted: Process = serde_json::from_slice(&text)
+        .map_err(io::Error::from)
+        .map_err(file("understand", process))?;
+    adapted.set_terminal(Some(console.is_some()));
+    let borrowed_admin = filter.is_some() && borrow_admin(&mut adapted);
+    let text = serde_json::to_vec(&adapted)
+        .map_err(io::Error::from)
+        .map_err(file("write", process))?;
+    fs::write(process, text).map_err(file("write", process))?;
+    let executor = Filtered {
+        filter,
+        borrowed_admin,
+        foreign: open_descriptors(),
+    };
+    let complaints = Complaints::new().map_err(file("make a memory file for", process))?;
+    let built = complaints.during(|| {
+        ContainerBuilder::new(id.to_owned(), SyscallType::default())
+            .with_executor(executor)
+            .with_console_socket(console)
+            .with_root_path(state)
+            .and_then(|builder| {
+                builder
+                    .as_tenant()
+                    .with_process(Some(process))
+                    .with_detach(true)
+                    .build()
+            })
+    });
+    match built {
+        Ok(pid) => Ok(pid.as_raw()),
+        Err(error) => {
+            end_children();
+            Err(complaints.about("execute in", error))
+        }
+    }
+}
+
+/// What libcontainer has started for a process that then failed is a child of this one. Unless it is waited for here, it
+/// becomes a zombie of the supervisor, which does not know it.
+fn end_children() {
+    let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    for child in children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+    {
+        if let Some(pid) = rustix::process::Pid::from_raw(child) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        }
+    }
+}
+
+/// Where libcontainer reads the spec of a container from.
+fn bundle_of(state: &Path, id: &str) -> PathBuf {
+    state.join(format!("{id}.bundle"))
 }
 
 /// Lets the program of a created container run.
@@ -187,7 +263,7 @@ pub fn delete(state: &Path, id: &str) -> Result<(), NativeError> {
         // Nothing, or half a state: the directory goes below.
         Err(error) => tracing::debug!(%error, id, "no container to delete"),
     }
-    for directory in [directory, state.join(format!("{id}.bundle"))] {
+    for directory in [directory, bundle_of(state, id)] {
         match fs::remove_dir_all(&directory) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
                 return Err(NativeError::File {
@@ -241,35 +317,52 @@ fn adapt(mut spec: Spec, bundle: &Path, systemd: bool) -> Result<Adapted, Native
     {
         linux.set_cgroups_path(Some(path.into()));
     }
-    let profile = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.seccomp().as_ref());
-    let filter = profile.map(Filter::compile).transpose()?;
-    // Without "no new privileges" only CAP_SYS_ADMIN may load a filter, and libcontainer has
-    // dropped it when our turn comes. So it is kept until then: the process itself gives it up
-    // right after, and no exec can bring it back, for it is not in the bounding set.
-    let mut borrowed_admin = false;
-    if filter.is_some()
-        && let Some(process) = spec.process_mut()
-        && !process.no_new_privileges().unwrap_or(false)
-        && let Some(mut capabilities) = process.capabilities().clone()
-    {
-        let mut permitted = capabilities.permitted().clone().unwrap_or_default();
-        let mut effective = capabilities.effective().clone().unwrap_or_default();
-        borrowed_admin = permitted.insert(Capability::SysAdmin);
-        effective.insert(Capability::SysAdmin);
-        capabilities
-            .set_permitted(Some(permitted))
-            .set_effective(Some(effective));
-        process.set_capabilities(Some(capabilities));
-    }
+    let filter = filter_of(&spec)?;
+    let borrowed_admin = filter.is_some() && spec.process_mut().as_mut().is_some_and(borrow_admin);
     Ok(Adapted {
         spec,
         filter,
         borrowed_admin,
         systemd: systemd && systemd_is_there,
     })
+}
+
+fn filter_of(spec: &Spec) -> Result<Option<Filter>, NativeError> {
+    let profile = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
+    Ok(profile.map(Filter::compile).transpose()?)
+}
+
+/// Without "no new privileges" only `CAP_SYS_ADMIN` may load a filter, and libcontainer has
+/// dropped it when our turn comes. So it is kept until then: the process itself gives it up
+/// right after, and no exec can bring it back, for it is not in the bounding set.
+fn borrow_admin(process: &mut Process) -> bool {
+    if process.no_new_privileges().unwrap_or(false) {
+        return false;
+    }
+    let Some(mut capabilities) = process.capabilities().clone() else {
+        return false;
+    };
+    let mut permitted = capabilities.permitted().clone().unwrap_or_default();
+    let mut effective = capabilities.effective().clone().unwrap_or_default();
+    let borrowed = permitted.insert(Capability::SysAdmin);
+    effective.insert(Capability::SysAdmin);
+    capabilities
+        .set_permitted(Some(permitted))
+        .set_effective(Some(effective));
+    process.set_capabilities(Some(capabilities));
+    borrowed
+}
+
+fn file(attempt: &'static str, path: &Path) -> impl Fn(io::Error) -> NativeError {
+    let path = path.to_owned();
+    move |source| NativeError::File {
+        attempt,
+        path: path.clone(),
+        source,
+    }
 }
 
 /// The descriptors above the standard streams: those of the program that called us.

@@ -3,14 +3,14 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plan::{Access, Isolation, JailPlan};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::cgroup::{Cgroup, Entrance};
-use crate::child::{Child, in_words, word};
+use crate::child::{Child, View, in_words, word};
 use crate::error::JailError;
 use crate::rootfs::Rootfs;
 use crate::step::{Failed, Step};
@@ -33,6 +33,8 @@ pub struct SpawnRequest<'a> {
     pub rootfs: &'a Rootfs,
     /// Standard input, output and error; `None` is `/dev/null`.
     pub stdio: [Option<OwnedFd>; 3],
+    /// Whether standard input is a terminal, to be the one that controls the runner.
+    pub terminal: bool,
     /// Where it is from its first instruction on.
     pub cgroup: &'a Cgroup,
 }
@@ -53,6 +55,7 @@ pub fn spawn(request: SpawnRequest<'_>) -> Result<Child, JailError> {
         artifact,
         rootfs,
         stdio,
+        terminal,
         cgroup,
     } = request;
     let namespaces = Namespaces::prepare(&launch.jail)?;
@@ -62,57 +65,100 @@ pub fn spawn(request: SpawnRequest<'_>) -> Result<Child, JailError> {
         .iter()
         .map(volumes::open)
         .collect::<Result<Vec<Volume>, _>>()?;
-    let end = FIRST_VOLUME as usize + volumes.len();
-    let (ours, theirs) = wire_pair(end)?;
-    let launch_file = wire::pack(&Envelope {
-        launch,
-        volumes: volumes
+    let view = View {
+        mounted: volumes
             .iter()
             .map(|volume| volume.mounted.clone())
             .collect(),
         root: Access::from_readonly(rootfs.readonly() || launch.jail.root_readonly),
-        bound: sys::on_main_thread(),
-        user_namespace: namespaces.user.is_some(),
-    })?;
-    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(JailError::errno("open /dev/null"))?;
-    let mut placed = Placed::new(end);
-    for (number, stream) in stdio.iter().enumerate() {
-        placed.add(
-            stream.as_ref().map_or(null.as_fd(), AsFd::as_fd),
-            number as RawFd,
-        )?;
-    }
-    placed.add(theirs.as_fd(), CONTROL)?;
-    placed.add(artifact, ARTIFACT)?;
-    placed.add(rootfs.dir(), ROOTFS)?;
-    placed.add(launch_file.as_fd(), LAUNCH)?;
-    for (number, volume) in (FIRST_VOLUME..).zip(&volumes) {
-        placed.add(volume.mount.as_fd(), number)?;
-    }
-    let program = CString::new(runner.as_os_str().as_bytes()).map_err(|_| JailError::Nul {
-        what: "the runner's path",
-    })?;
-    let argv = [program.as_ptr(), c"run".as_ptr(), std::ptr::null()];
+    };
     let entrance = cgroup.entrance()?;
-    let file = open_program(runner, end)?;
-    let execution = Execution {
-        program: &program,
-        file: file.as_fd(),
-        argv: &argv,
-        limits: None,
+    let outfit = Outfit {
+        runner,
+        launch,
+        artifact,
+        place: rootfs.dir(),
+        joins: false,
+        view: &view,
+        volumes: volumes.iter().map(|volume| volume.mount.as_fd()).collect(),
+        stdio,
+        terminal,
     };
-    let prepared = Prepared {
-        namespaces: &namespaces,
-        entrance: &entrance,
-        control: theirs.as_raw_fd(),
-    };
-    let child = start(&prepared, ours, cgroup_of(&entrance), |_| {
-        enter_and_execute(&prepared, &placed, &execution)
-    })?;
-    drop(theirs);
+    let child = outfit.execute(&namespaces, &entrance)?;
     accompany(&child, &launch.jail, &namespaces, cgroup, &entrance)?;
-    Ok(child)
+    Ok(child.seeing(view))
+}
+
+/// What a runner has at hand when it begins.
+pub(crate) struct Outfit<'a> {
+    pub(crate) runner: &'a Path,
+    pub(crate) launch: &'a Launch,
+    pub(crate) artifact: BorrowedFd<'a>,
+    /// The rootfs, or the mount namespace to be joined.
+    pub(crate) place: BorrowedFd<'a>,
+    pub(crate) joins: bool,
+    pub(crate) view: &'a View,
+    /// Detached mounts, as many as the view has, or none where they are mounted already.
+    pub(crate) volumes: Vec<BorrowedFd<'a>>,
+    pub(crate) stdio: [Option<OwnedFd>; 3],
+    pub(crate) terminal: bool,
+}
+
+impl Outfit<'_> {
+    /// From clone to exec. What the child waits for is the caller's to do ([`accompany`]).
+    pub(crate) fn execute(
+        self,
+        namespaces: &Namespaces,
+        entrance: &Entrance,
+    ) -> Result<Child, JailError> {
+        let end = FIRST_VOLUME as usize + self.volumes.len();
+        let (ours, theirs) = wire_pair(end)?;
+        let launch_file = wire::pack(&Envelope {
+            launch: self.launch,
+            volumes: self.view.mounted.clone(),
+            root: self.view.root,
+            bound: sys::on_main_thread(),
+            user_namespace: namespaces.user.is_some(),
+            joins: self.joins,
+        })?;
+        let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(JailError::errno("open /dev/null"))?;
+        let mut placed = Placed::new(end);
+        for (number, stream) in self.stdio.iter().enumerate() {
+            placed.add(
+                stream.as_ref().map_or(null.as_fd(), AsFd::as_fd),
+                number as RawFd,
+            )?;
+        }
+        placed.add(theirs.as_fd(), CONTROL)?;
+        placed.add(self.artifact, ARTIFACT)?;
+        placed.add(self.place, ROOTFS)?;
+        placed.add(launch_file.as_fd(), LAUNCH)?;
+        for (number, volume) in (FIRST_VOLUME..).zip(&self.volumes) {
+            placed.add(*volume, number)?;
+        }
+        let program =
+            CString::new(self.runner.as_os_str().as_bytes()).map_err(|_| JailError::Nul {
+                what: "the runner's path",
+            })?;
+        let argv = [program.as_ptr(), c"run".as_ptr(), std::ptr::null()];
+        let file = open_program(self.runner, end)?;
+        let execution = Execution {
+            program: &program,
+            file: file.as_fd(),
+            argv: &argv,
+            limits: None,
+            terminal: self.terminal,
+        };
+        let prepared = Prepared {
+            namespaces,
+            entrance,
+            control: theirs.as_raw_fd(),
+        };
+        start(&prepared, ours, cgroup_of(entrance), |_| {
+            enter_and_execute(&prepared, &placed, &execution)
+        })
+    }
 }
 
 /// A pair of sockets for packets. The child's end has a number from `end` on: it stays the child's
@@ -274,6 +320,8 @@ pub(crate) struct Execution<'a> {
     pub(crate) file: BorrowedFd<'a>,
     pub(crate) argv: &'a [*const c_char],
     pub(crate) limits: Option<crate::compile::Limits>,
+    /// Whether descriptor 0 is to be its controlling terminal.
+    pub(crate) terminal: bool,
 }
 
 /// From clone to exec, read from top to bottom. Nothing here allocates.
@@ -294,6 +342,11 @@ pub(crate) fn enter_and_execute(
     // Descriptors last: until here errors are told over the number that the supervisor knew.
     if let Err(error) = placed.place() {
         return failed(Step::PlaceDescriptors)(error);
+    }
+    if execution.terminal
+        && let Err(error) = sys::take_terminal()
+    {
+        return failed(Step::Terminal)(error);
     }
     sys::set_signal_mask(&sys::signal_set(&[]));
     let environment = [std::ptr::null()];
@@ -439,6 +492,33 @@ impl Namespaces {
         Ok(namespaces)
     }
 
+    /// Those of a container that is there, which `process` stands in, as far as its plan gives it other ones than the
+    /// supervisor's; the mount namespace comes apart from the others, because the runner joins it itself.
+    pub(crate) fn of_container(
+        plan: &JailPlan,
+        process: i32,
+    ) -> Result<(Self, OwnedFd), JailError> {
+        let open = |kind: Isolation| {
+            let path = PathBuf::from(format!("/proc/{process}/ns/{}", file(kind)));
+            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(
+                |errno| JailError::Namespace {
+                    path,
+                    source: errno.into(),
+                },
+            )
+        };
+        let mut namespaces = Self::default();
+        for kind in plan.namespaces.iter().map(|namespace| namespace.kind) {
+            match kind {
+                Isolation::Mount => {}
+                Isolation::Pid => namespaces.pid = Some(open(kind)?),
+                Isolation::User => namespaces.user = Some(User::Joined(open(kind)?)),
+                _ => namespaces.joined.push((flag(kind), open(kind)?)),
+            }
+        }
+        Ok((namespaces, open(Isolation::Mount)?))
+    }
+
     /// New ones alone.
     pub(crate) fn of_new(flags: c_int) -> Self {
         Self {
@@ -457,6 +537,19 @@ const fn flag(kind: Isolation) -> c_int {
         Isolation::Uts => libc::CLONE_NEWUTS,
         Isolation::User => libc::CLONE_NEWUSER,
         Isolation::Cgroup => libc::CLONE_NEWCGROUP,
+    }
+}
+
+/// Its name in `/proc/PID/ns`.
+const fn file(kind: Isolation) -> &'static str {
+    match kind {
+        Isolation::Mount => "mnt",
+        Isolation::Pid => "pid",
+        Isolation::Network => "net",
+        Isolation::Ipc => "ipc",
+        Isolation::Uts => "uts",
+        Isolation::User => "user",
+        Isolation::Cgroup => "cgroup",
     }
 }
 

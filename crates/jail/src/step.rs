@@ -20,9 +20,10 @@ pub(crate) enum Step {
     Privileges,
     Filter,
     Limits,
+    Terminal,
 }
 
-const ALL: [(Step, &str); 16] = [
+const ALL: [(Step, &str); 17] = [
     (Step::JoinCgroup, "join the container's cgroup"),
     (Step::JoinNamespace, "join a namespace of the pod"),
     (Step::NewUserNamespace, "make a user namespace"),
@@ -39,6 +40,7 @@ const ALL: [(Step, &str); 16] = [
     (Step::Privileges, "give privileges up"),
     (Step::Filter, "load the seccomp filter"),
     (Step::Limits, "set resource limits"),
+    (Step::Terminal, "take the terminal"),
 ];
 
 impl fmt::Display for Step {

@@ -306,6 +306,50 @@ pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> 
     Ok(())
 }
 
+/// Begins a session whose controlling terminal is standard input.
+pub(crate) fn take_terminal() -> io::Result<()> {
+    rustix::process::setsid()?;
+    // SAFETY: the caller has just placed it, and nothing closes it during the call.
+    let stdin = unsafe { BorrowedFd::borrow_raw(0) };
+    rustix::process::ioctl_tiocsctty(stdin)?;
+    Ok(())
+}
+
+/// A new pseudo terminal: its master, and the end for a process.
+#[cfg(feature = "native")]
+pub(crate) fn open_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let master = rustix::fs::open(
+        c"/dev/ptmx",
+        rustix::fs::OFlags::from_bits_retain(flags as u32),
+        rustix::fs::Mode::empty(),
+    )?;
+    let locked: c_int = 0;
+    // SAFETY: the first reads one number, which lives through the call; the second takes flags and makes a descriptor
+    // that nobody else knows of. By the master and not by a name: /dev/pts may be another instance.
+    let slave = unsafe {
+        check(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK as _, &raw const locked).into())?;
+        let peer = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER as _, flags);
+        OwnedFd::from_raw_fd(check(peer.into())? as RawFd)
+    };
+    Ok((master, slave))
+}
+
+/// Tells a terminal its size.
+#[cfg(feature = "native")]
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the structure lives through the call.
+    let set = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) };
+    check(set.into())?;
+    Ok(())
+}
+
 /// Sends a signal through a descriptor: never to another process that got the same number.
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: no siginfo is given.

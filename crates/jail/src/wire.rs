@@ -38,6 +38,9 @@ pub(crate) struct Envelope<L> {
     pub(crate) bound: bool,
     /// Whether it stands in a user namespace other than the supervisor's.
     pub(crate) user_namespace: bool,
+    /// Whether it joins a container that is there: [`ROOTFS`] is that container's mount namespace then, and the volumes
+    /// are in their places.
+    pub(crate) joins: bool,
 }
 
 /// The runner's answer.

@@ -100,7 +100,7 @@ impl fmt::Display for ContainerId {
 pub struct PlanError(Vec<(String, String)>);
 
 impl PlanError {
-    fn one(field: &str, reason: String) -> Self {
+    pub(crate) fn one(field: &str, reason: String) -> Self {
         Self(vec![(field.to_owned(), reason)])
     }
 }
@@ -119,11 +119,20 @@ impl std::error::Error for PlanError {}
 
 /// Collects what is wrong, so that all of it is told at once.
 #[derive(Default)]
-struct Faults(Vec<(String, String)>);
+pub(crate) struct Faults(Vec<(String, String)>);
 
 impl Faults {
-    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+    pub(crate) fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
         self.0.push((field.into(), reason.into()));
+    }
+
+    /// The value, unless something is wrong.
+    pub(crate) fn or<T>(self, value: T) -> Result<T, PlanError> {
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(PlanError(self.0))
+        }
     }
 }
 
@@ -159,10 +168,7 @@ impl Plan {
             Role::Container => guest(&spec, &annotations, &mut faults),
         };
         let cgroup = cgroup(&id, &spec, options, &mut faults);
-        if !faults.0.is_empty() {
-            return Err(PlanError(faults.0));
-        }
-        Ok(Self {
+        faults.or(Self {
             id,
             role,
             pod,
@@ -247,11 +253,12 @@ fn guest(spec: &Spec, annotations: &Annotations, faults: &mut Faults) -> Option<
         cwd,
         network: Network::All,
         limits: GuestLimits::below(memory),
+        command: false,
     })
 }
 
 /// The last value of each name, in the order of first appearance.
-fn environment(process: &Process, faults: &mut Faults) -> Vec<(String, String)> {
+pub(crate) fn environment(process: &Process, faults: &mut Faults) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
     for (index, line) in process.env().iter().flatten().enumerate() {
         let Some((name, value)) = line.split_once('=').filter(|(name, _)| !name.is_empty()) else {
@@ -479,7 +486,7 @@ fn below(path: &str, parent: &str) -> bool {
 }
 
 /// The path without repeated or trailing slashes and `.`, if it is absolute and has no `..`.
-fn plain_absolute(path: &Path) -> Option<String> {
+pub(crate) fn plain_absolute(path: &Path) -> Option<String> {
     let mut plain = PathBuf::from("/");
     let mut absolute = false;
     for component in path.components() {

@@ -20,6 +20,8 @@ pub struct GuestPlan {
     pub network: Network,
     /// How much it may use.
     pub limits: GuestLimits,
+    /// Whether only a command will do: a program that is executed beside the container's own ends, it does not serve.
+    pub command: bool,
 }
 
 /// Which sockets a guest may use. The pod's network namespace and NetworkPolicy stand behind.

@@ -56,7 +56,9 @@ fn link_kind(error: &LinkError) -> RefusalKind {
         LinkError::MissingImport { .. } => RefusalKind::MissingImport,
         LinkError::NoSuchExport { .. } => RefusalKind::NotFound,
         LinkError::Mismatch { .. } | LinkError::NoEntry { .. } => RefusalKind::InvalidProgram,
-        LinkError::Parameters { .. } | LinkError::HttpAddress(_) => RefusalKind::Unsupported,
+        LinkError::Parameters { .. } | LinkError::ServesOnly { .. } | LinkError::HttpAddress(_) => {
+            RefusalKind::Unsupported
+        }
         LinkError::Engine(_) => RefusalKind::Internal,
     }
 }

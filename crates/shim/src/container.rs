@@ -5,33 +5,33 @@
 //!              \-------------- exit or Delete ----------^
 //! ```
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use containerd_shim_protos::protobuf::MessageField;
-use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
-use jail::{Cgroup, Child, Rootfs};
+use jail::{Cgroup, JailError, Rootfs};
 use plan::ContainerId;
-use tokio::sync::watch;
 
-use crate::events::timestamp;
+use crate::exec::Exec;
 use crate::failure::{Failure, Kind, Outcome};
+use crate::launch::Beside;
 use crate::native::Native;
+use crate::process::{Exit, Phase, Process};
 use crate::record::RunDir;
-use crate::stdio::{Held, Uris};
 
 /// A container that was created.
 pub(crate) struct Container {
     parts: Parts,
-    held: Mutex<Held>,
-    phase: watch::Sender<Phase>,
+    /// Its first process.
+    pub(crate) main: Process,
+    /// What was executed beside it, by the id that containerd gave it.
+    execs: Mutex<HashMap<String, Arc<Exec>>>,
     paused: AtomicBool,
     /// How many kills for want of memory containerd has heard of.
     oom_kills: AtomicU64,
-    /// Held while a start or an exit is carried out and published: events keep their order.
-    turn: tokio::sync::Mutex<()>,
+    /// The bytes that guests may have since Update; before, what the plan says.
+    guest_memory: Mutex<Option<u64>>,
 }
 
 /// What a container is made of; the same from Create to Delete.
@@ -39,9 +39,8 @@ pub(crate) struct Parts {
     pub(crate) id: ContainerId,
     /// The bundle's directory, for containerd's State.
     pub(crate) bundle: String,
-    pub(crate) uris: Uris,
     pub(crate) cgroup: Cgroup,
-    pub(crate) process: Process,
+    pub(crate) runs: Runs,
     /// Its directory on disk; removed by Delete.
     pub(crate) dir: RunDir,
     /// Kept for its clean-up, where it had to be mounted in the host's view.
@@ -57,123 +56,57 @@ impl Deref for Container {
 }
 
 /// What runs in it.
-pub(crate) enum Process {
-    /// A runner with a wasm guest, which waits for the word to go.
-    Guest(Child),
+pub(crate) enum Runs {
+    /// A runner with a wasm guest, which waits for the word to go; and what another one needs.
+    Guest(Box<Beside>),
     /// The pod's holder of namespaces.
-    Holder(Child),
+    Holder,
     /// A native program, under libcontainer.
-    Native(Child, Native),
-}
-
-impl Process {
-    fn child(&self) -> &Child {
-        match self {
-            Self::Guest(child) | Self::Holder(child) | Self::Native(child, _) => child,
-        }
-    }
-}
-
-/// Where a container is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Everything is prepared; nothing of the guest has run.
-    Created,
-    /// Started.
-    Running,
-    /// Its process has ended.
-    Stopped(Exit),
-}
-
-/// How and when a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Exit {
-    /// Its exit code, or 128 and the number of the signal that killed it.
-    pub(crate) status: u32,
-    pub(crate) at: SystemTime,
-}
-
-impl Exit {
-    pub(crate) fn time(&self) -> MessageField<Timestamp> {
-        MessageField::some(timestamp(self.at))
-    }
+    Native(Native),
 }
 
 impl Container {
-    pub(crate) fn new(parts: Parts, held: Held) -> Self {
+    pub(crate) fn new(parts: Parts, main: Process) -> Self {
         Self {
             parts,
-            held: Mutex::new(held),
-            phase: watch::Sender::new(Phase::Created),
+            main,
+            execs: Mutex::default(),
             paused: AtomicBool::new(false),
             oom_kills: AtomicU64::new(0),
-            turn: tokio::sync::Mutex::new(()),
+            guest_memory: Mutex::default(),
         }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        u32::try_from(self.process.child().pid()).unwrap_or(0)
-    }
-
-    pub(crate) fn phase(&self) -> Phase {
-        *self.phase.borrow()
-    }
-
-    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turn.lock().await
-    }
-
-    pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Start: lets the program run. Valid in Created alone.
     pub(crate) async fn start(&self) -> Outcome<()> {
-        match self.phase() {
-            Phase::Created => {}
-            Phase::Running => return Err(self.in_wrong_phase("was started already")),
-            Phase::Stopped(_) => return Err(self.in_wrong_phase("has ended before it was started")),
-        }
-        match &self.process {
-            Process::Guest(child) => child.go().map_err(|error| {
+        self.main.can_start()?;
+        match (&self.runs, self.main.child()) {
+            (Runs::Guest(_), Some(child)) => child.go().map_err(|error| {
                 Failure::new(
                     Kind::Precondition,
                     format!("start container {}: {error}", self.id),
                 )
             })?,
-            Process::Holder(_) => {}
-            Process::Native(_, native) => native.start().await?,
+            (Runs::Native(native), _) => native.start().await?,
+            (Runs::Holder | Runs::Guest(_), _) => {}
         }
-        self.phase.send_if_modified(|phase| {
-            let created = *phase == Phase::Created;
-            if created {
-                *phase = Phase::Running;
-            }
-            created
-        });
+        self.main.begun();
         Ok(())
     }
 
-    /// Kill: valid until the process has ended.
+    /// Kill: valid until the first process has ended.
     pub(crate) fn kill(&self, signal: i32, all: bool) -> Outcome<()> {
-        if let Phase::Stopped(_) = self.phase() {
-            // What runc's shim answers, and containerd counts on.
-            return Err(Failure::new(
-                Kind::NotFound,
-                format!("process of container {} has already finished", self.id),
-            ));
-        }
-        let sent = if all {
-            self.cgroup.kill_all(signal)
+        if all {
+            self.main.not_finished()?;
+            self.cgroup.kill_all(signal).map_err(|error| {
+                Failure::new(
+                    Kind::Internal,
+                    format!("send signal {signal} to container {}: {error}", self.id),
+                )
+            })?;
         } else {
-            self.process.child().kill(signal)
-        };
-        sent.map_err(|error| {
-            Failure::new(
-                Kind::Internal,
-                format!("send signal {signal} to container {}: {error}", self.id),
-            )
-        })?;
+            self.main.kill(signal)?;
+        }
         if signal == nix::libc::SIGKILL && self.is_paused() {
             // On cgroup v1 what is frozen does not even die.
             self.set_paused(false)?;
@@ -188,11 +121,11 @@ impl Container {
 
     /// Pause and Resume: valid in Running; asking for what is already so is an error, as with runc.
     pub(crate) fn pause(&self, paused: bool) -> Outcome<()> {
-        if self.phase() != Phase::Running {
-            return Err(self.in_wrong_phase("is not running"));
+        if self.main.phase() != Phase::Running {
+            return Err(self.main.in_wrong_phase("is not running"));
         }
         if self.is_paused() == paused {
-            return Err(self.in_wrong_phase(if paused {
+            return Err(self.main.in_wrong_phase(if paused {
                 "is paused already"
             } else {
                 "is not paused"
@@ -223,64 +156,101 @@ impl Container {
         self.oom_kills.fetch_max(kills, Ordering::Relaxed) < kills
     }
 
-    /// Wait: returns when the process has ended, at once if it has.
-    pub(crate) async fn wait(&self) -> Exit {
-        let mut phases = self.phase.subscribe();
-        loop {
-            if let Phase::Stopped(exit) = *phases.borrow_and_update() {
-                return exit;
-            }
-            if phases.changed().await.is_err() {
-                // Only with the container itself, which this borrows.
-                return Exit {
-                    status: 255,
-                    at: SystemTime::now(),
-                };
+    /// The bytes that each of its guests may have from now on: those that run, and those that will be executed.
+    pub(crate) fn set_guest_memory(&self, bytes: u64) -> Result<(), JailError> {
+        *self.guest_memory() = Some(bytes);
+        let execs = self.all_execs();
+        let processes = execs.iter().map(|exec| &exec.process);
+        for process in processes.chain([&self.main]) {
+            if let Some(child) = process.child() {
+                child.set_memory(bytes)?;
             }
         }
+        Ok(())
     }
 
-    /// Waits for the process, takes its status, and ends what it left: its streams, and the
-    /// processes that a native program may have had beside it.
+    /// What Update said of it.
+    pub(crate) fn guest_memory(&self) -> MutexGuard<'_, Option<u64>> {
+        self.guest_memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the first process, takes its status, and ends what it left: its streams, what was executed beside it,
+    /// and the processes that a native program may have had.
     pub(crate) async fn watch(&self) -> Exit {
-        let child = self.process.child();
-        let status = loop {
-            let ready = jail::readable(child.pidfd()).await;
-            match (child.reap(), ready) {
-                (Ok(Some(status)), _) => break status,
-                (Ok(None), Ok(())) => {}
-                (Err(_), _) | (_, Err(_)) => break LOST,
-            }
-        };
-        if let Process::Native(..) = self.process {
+        let exit = self.main.reap().await;
+        if let Runs::Native(_) = self.runs {
             // Where the pid namespace is shared, the kernel does not end them.
             let _ = self.cgroup.kill_all(nix::libc::SIGKILL);
         }
-        let exit = Exit {
-            status: u32::try_from(status).unwrap_or(LOST as u32),
-            at: SystemTime::now(),
-        };
-        self.held().close();
+        for exec in self.all_execs() {
+            exec.end();
+        }
+        self.main.close().await;
         exit
     }
 
-    /// Tells everybody who waits that the process has ended.
-    pub(crate) fn stopped(&self, exit: Exit) {
-        self.phase.send_replace(Phase::Stopped(exit));
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
+        // The map is whole after every statement: a panic elsewhere does not spoil it.
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn all_execs(&self) -> Vec<Arc<Exec>> {
+        self.execs().values().cloned().collect()
+    }
+
+    /// Exec: adds a process to be started. Valid until the container has stopped.
+    pub(crate) fn add(&self, exec: Exec) -> Outcome<()> {
+        if let Phase::Stopped(_) = self.main.phase() {
+            return Err(self
+                .main
+                .in_wrong_phase("has stopped: nothing can be executed in it"));
+        }
+        let mut execs = self.execs();
+        if execs.contains_key(&exec.id) {
+            return Err(Failure::new(
+                Kind::Exists,
+                format!("container {} has a process {} already", self.id, exec.id),
+            ));
+        }
+        execs.insert(exec.id.clone(), Arc::new(exec));
+        Ok(())
+    }
+
+    /// The process of that id.
+    pub(crate) fn exec(&self, id: &str) -> Outcome<Arc<Exec>> {
+        self.execs().get(id).cloned().ok_or_else(|| {
+            Failure::new(
+                Kind::NotFound,
+                format!("container {} has no process {id}", self.id),
+            )
+        })
+    }
+
+    /// Delete of such a process.
+    pub(crate) fn forget(&self, id: &str) {
+        self.execs().remove(id);
     }
 
     /// Delete: valid in Created (the process is killed first) and Stopped. Removes everything
     /// that the container left on the machine.
     pub(crate) async fn delete(&self) -> Outcome<Exit> {
-        match self.phase() {
+        match self.main.phase() {
             Phase::Running => {
-                return Err(self.in_wrong_phase("is running: kill it before deleting it"));
+                return Err(self
+                    .main
+                    .in_wrong_phase("is running: kill it before deleting it"));
             }
             Phase::Created => self.kill(nix::libc::SIGKILL, false)?,
             Phase::Stopped(_) => {}
         }
-        let exit = self.wait().await;
-        if let Process::Native(_, native) = &self.process {
+        let exit = self.main.wait().await;
+        for exec in self.all_execs() {
+            exec.end();
+            exec.process.wait().await;
+        }
+        if let Runs::Native(native) = &self.runs {
             native.delete().await?;
         }
         let failed = |what: &str, error: &dyn std::fmt::Display| {
@@ -302,11 +272,4 @@ impl Container {
             .map_err(|error| failed("remove its directory", &error))?;
         Ok(exit)
     }
-
-    fn in_wrong_phase(&self, what: &str) -> Failure {
-        Failure::new(Kind::Precondition, format!("container {} {what}", self.id))
-    }
 }
-
-/// The status of a process whose end could not be learnt; what containerd itself uses then.
-const LOST: i32 = 255;

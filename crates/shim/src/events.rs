@@ -7,7 +7,8 @@
 use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::events::task::{
-    TaskCreate, TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
+    TaskResumed, TaskStart,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
@@ -30,6 +31,12 @@ impl Event for TaskCreate {
 }
 impl Event for TaskStart {
     const TOPIC: &'static str = topics::TASK_START_EVENT_TOPIC;
+}
+impl Event for TaskExecAdded {
+    const TOPIC: &'static str = topics::TASK_EXEC_ADDED_EVENT_TOPIC;
+}
+impl Event for TaskExecStarted {
+    const TOPIC: &'static str = topics::TASK_EXEC_STARTED_EVENT_TOPIC;
 }
 impl Event for TaskExit {
     const TOPIC: &'static str = topics::TASK_EXIT_EVENT_TOPIC;

@@ -59,6 +59,11 @@ impl Failure {
         }
     }
 
+    /// Whether what was asked for does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.kind == Kind::NotFound
+    }
+
     pub(crate) fn unimplemented(call: &str) -> Self {
         Self::new(
             Kind::Unimplemented,

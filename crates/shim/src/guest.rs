@@ -33,9 +33,20 @@ pub(crate) struct Bytes {
 enum Source {
     Layer(Content),
     File(File),
+    Ours(&'static [u8]),
 }
 
 impl Bytes {
+    /// Of a guest that comes with the shim.
+    pub(crate) fn ours(name: &str, bytes: &'static [u8]) -> Outcome<Self> {
+        let digest = image::digest_of(&mut &*bytes, image::GUEST_LIMIT);
+        Ok(Self {
+            digest: digest.map_err(Failure::internal)?,
+            source: Source::Ours(bytes),
+            name: name.to_owned(),
+        })
+    }
+
     /// The bytes, in memory where nobody can change them, with the digest checked. They are read
     /// as the source has them now, so the digest may be another than [`Bytes::digest`] for a
     /// file that was written to meanwhile.
@@ -47,6 +58,7 @@ impl Bytes {
                     .map_err(|error| of_image(&error))?;
                 Sealed::verified(&mut layer, &self.digest, image::GUEST_LIMIT)
             }
+            Source::Ours(mut bytes) => Sealed::copy(&mut bytes, image::GUEST_LIMIT),
             Source::File(mut file) => {
                 use std::io::Seek;
                 file.rewind().map_err(Failure::internal)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
 use jail::{
-    Cgroup, Filter, JailError, Launch, Refusal, RefusalKind, Report, Rootfs, RootfsMount,
+    Cgroup, Child, Filter, JailError, Launch, Refusal, RefusalKind, Report, Rootfs, RootfsMount,
     SpawnRequest,
 };
 use plan::{CgroupDriver, Digest, Options, Plan, Role};
@@ -15,13 +15,14 @@ use store::{Artifact, Limits, Store, StoreError};
 use tokio::sync::oneshot;
 
 use crate::compile::Compiler;
-use crate::container::{Container, Parts, Process};
+use crate::container::{Container, Parts, Runs};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::guest::{self, Bytes, FromImage, Program};
 use crate::native::Native;
 use crate::node;
+use crate::process::Process;
 use crate::record::{Record, RunDir, start_time};
-use crate::stdio::{self, Ends, Held, Uris};
+use crate::stdio::{self, Held, Opened, Streams};
 use crate::supervisor::Supervisor;
 
 /// A Create request in our own types.
@@ -29,7 +30,7 @@ pub(crate) struct Order {
     pub(crate) id: String,
     pub(crate) bundle: String,
     pub(crate) options: Options,
-    pub(crate) uris: Uris,
+    pub(crate) streams: Streams,
     pub(crate) rootfs: Vec<RootfsMount>,
 }
 
@@ -72,23 +73,25 @@ pub(crate) async fn create(
         // What runs for it by then (a compile helper, a runner) is killed by being dropped.
         Ok(()) = given_up => Err(Stopped::GivenUp),
     };
-    let process = match prepared {
-        Ok(process) => process,
+    let (child, runs) = match prepared {
+        Ok(prepared) => prepared,
         Err(stopped) => {
             made.undo().await;
             return Err(stopped);
         }
     };
+    let size = plan.spec.process().as_ref().and_then(plan::console_size);
+    let main = Process::new(format!("container {}", plan.id), order.streams, size);
+    main.made(child, made.held);
     let parts = Parts {
         id: plan.id,
         bundle: order.bundle,
-        uris: order.uris,
         cgroup: made.cgroup,
-        process,
+        runs,
         dir: made.dir,
         rootfs: made.rootfs,
     };
-    Ok(Container::new(parts, made.held))
+    Ok(Container::new(parts, main))
 }
 
 /// What exists of a container that is being made.
@@ -148,8 +151,8 @@ impl Made {
         })
     }
 
-    async fn undo(mut self) {
-        self.held.close();
+    async fn undo(self) {
+        self.held.close().await;
         if let Some(native) = &self.native
             && let Err(failure) = native.delete().await
         {
@@ -175,11 +178,11 @@ async fn prepare(
     plan: &Plan,
     bundle: &Path,
     made: &mut Made,
-) -> Outcome<Process> {
+) -> Outcome<(Child, Runs)> {
     if plan.role == Role::Pod {
         let holder = jail::hold_pod(&plan.jail, &made.cgroup).map_err(|error| of_jail(&error))?;
         made.note(holder.pid())?;
-        return Ok(Process::Holder(holder));
+        return Ok((holder, Runs::Holder));
     }
     let Some(guest_plan) = &plan.guest else {
         return Err(Failure::internal(anyhow::anyhow!(
@@ -187,11 +190,9 @@ async fn prepare(
         )));
     };
     let from_image = guest::from_image(&supervisor.containerd, plan);
-    let streams = stdio::open(&order.uris, &order.id, &supervisor.namespace);
+    let streams = stdio::open(&order.streams, &order.id, &supervisor.namespace);
     let (from_image, streams) = tokio::join!(from_image, streams);
-    let (ends, held) = streams?;
-    made.held = held;
-    let from_image = from_image?;
+    let (opened, from_image) = (streams?, from_image?);
     let rootfs = assemble(order, plan, bundle)?;
     let rootfs = made.rootfs.insert(rootfs);
     let program = match from_image {
@@ -199,7 +200,7 @@ async fn prepare(
         FromImage::Rootfs => guest::in_rootfs(rootfs.dir(), guest_plan, &plan.jail.mounts)?,
     };
     let bytes = match program {
-        Program::Native => return native(order, plan, bundle, ends, made).await,
+        Program::Native => return native(order, plan, bundle, opened, made).await,
         Program::Wasm(bytes) => bytes,
     };
     let name = bytes.name.clone();
@@ -211,12 +212,15 @@ async fn prepare(
         guest: guest_plan.clone(),
         seccomp: filter(plan)?,
     };
+    let (ends, held) = opened.ends()?;
+    made.held = held;
     let child = jail::spawn(SpawnRequest {
         runner: &runner,
         launch: &launch,
         artifact: compiled.artifact.descriptor(),
         rootfs,
         stdio: [ends.stdin, ends.stdout, ends.stderr].map(Some),
+        terminal: order.streams.terminal,
         cgroup: &made.cgroup,
     })
     .map_err(|error| of_jail(&error))?;
@@ -227,7 +231,23 @@ async fn prepare(
         }
         return Err(of_refusal(&refusal).of(&name));
     }
-    Ok(Process::Guest(child))
+    let beside = Beside {
+        runner,
+        launch,
+        compiled,
+        name,
+    };
+    Ok((child, Runs::Guest(Box::new(beside))))
+}
+
+/// What another guest in the same jail needs of the container's own.
+pub(crate) struct Beside {
+    pub(crate) runner: PathBuf,
+    pub(crate) launch: Launch,
+    /// The container's own program.
+    pub(crate) compiled: Compiled,
+    /// How messages call it.
+    pub(crate) name: String,
 }
 
 /// The rootfs as the request has it, or the directory that the spec names.
@@ -246,8 +266,8 @@ fn assemble(order: &Order, plan: &Plan, bundle: &Path) -> Outcome<Rootfs> {
 }
 
 /// A program in the store.
-struct Compiled {
-    artifact: Artifact,
+pub(crate) struct Compiled {
+    pub(crate) artifact: Artifact,
     store: Store,
     digest: Digest,
     fingerprint: String,
@@ -255,7 +275,7 @@ struct Compiled {
 
 impl Compiled {
     /// Takes it out of the store, so that the next start compiles it anew.
-    fn discard(&self) {
+    pub(crate) fn discard(&self) {
         if let Err(error) = self.store.discard(&self.digest, &self.fingerprint) {
             tracing::warn!(%error, digest = %self.digest, "an artifact that cannot be used stays");
         }
@@ -263,7 +283,11 @@ impl Compiled {
 }
 
 /// The compiled program: from the store, or made now.
-async fn compiled(supervisor: &Supervisor, runner: &Path, bytes: Bytes) -> Outcome<Compiled> {
+pub(crate) async fn compiled(
+    supervisor: &Supervisor,
+    runner: &Path,
+    bytes: Bytes,
+) -> Outcome<Compiled> {
     let config = &supervisor.config;
     let limits = Limits {
         max_bytes: config.store.max_bytes,
@@ -294,9 +318,9 @@ async fn native(
     order: &Order,
     plan: &Plan,
     bundle: &Path,
-    ends: Ends,
+    opened: Opened,
     made: &mut Made,
-) -> Outcome<Process> {
+) -> Outcome<(Child, Runs)> {
     let state = made.dir.native();
     std::fs::create_dir_all(&state).map_err(Failure::internal)?;
     // libcontainer looks for the rootfs where the spec says; there it must be mounted.
@@ -314,10 +338,11 @@ async fn native(
     let native = Native::new(plan.id.as_str(), state);
     made.native = Some(native.clone());
     let systemd = plan.cgroup.driver == CgroupDriver::Systemd;
-    let pid = native.create(bundle, systemd, ends).await?;
+    let (pid, held) = native.create(bundle, systemd, opened).await?;
+    made.held = held;
     made.note(pid)?;
-    let child = jail::Child::adopt(pid).map_err(|error| of_jail(&error))?;
-    Ok(Process::Native(child, native))
+    let child = Child::adopt(pid).map_err(|error| of_jail(&error))?;
+    Ok((child, Runs::Native(native)))
 }
 
 /// The spec's seccomp profile as the kernel takes it.
@@ -332,7 +357,7 @@ fn filter(plan: &Plan) -> Outcome<Option<Filter>> {
 }
 
 /// Waits until the runner stands in its jail with the program linked; gives the reason if it cannot.
-async fn ready(child: &jail::Child) -> Outcome<Option<Refusal>> {
+pub(crate) async fn ready(child: &Child) -> Outcome<Option<Refusal>> {
     let control = child
         .control()
         .ok_or_else(|| Failure::internal(anyhow::anyhow!("a runner without a wire")))?;
@@ -346,7 +371,7 @@ async fn ready(child: &jail::Child) -> Outcome<Option<Refusal>> {
     }
 }
 
-fn of_refusal(refusal: &Refusal) -> Failure {
+pub(crate) fn of_refusal(refusal: &Refusal) -> Failure {
     let kind = match refusal.kind {
         RefusalKind::InvalidProgram | RefusalKind::MissingImport => Kind::Invalid,
         RefusalKind::NotFound => Kind::NotFound,
@@ -375,6 +400,7 @@ pub(crate) fn of_jail(error: &JailError) -> Failure {
         | JailError::Inside { .. }
         | JailError::Systemd { .. }
         | JailError::NoCgroups
+        | JailError::Ended
         | JailError::Runner { .. } => Kind::Precondition,
         JailError::Cgroup { .. }
         | JailError::System { .. }

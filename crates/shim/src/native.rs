@@ -9,14 +9,17 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
 use command_fds::{CommandFdExt, FdMapping};
+use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use crate::failure::{Failure, Kind, Outcome};
-use crate::stdio::Ends;
+use crate::stdio::{Held, Opened};
+use crate::terminal::Console;
 
 /// The first argument by which this program executes itself; not for people.
 pub(crate) const COMMAND: &str = "native";
@@ -33,8 +36,17 @@ pub(crate) struct Native {
 
 #[derive(Serialize, Deserialize)]
 enum Step {
-    Create { bundle: PathBuf, systemd: bool },
+    Create {
+        bundle: PathBuf,
+        systemd: bool,
+        console: Option<PathBuf>,
+    },
     Start,
+    /// The OCI process is in the file: as an argument it would be readable for everybody.
+    Exec {
+        process: PathBuf,
+        console: Option<PathBuf>,
+    },
     Delete,
 }
 
@@ -52,17 +64,62 @@ impl Native {
         }
     }
 
-    /// Makes the container; its program waits. Returns the number of its first process.
-    pub(crate) async fn create(&self, bundle: &Path, systemd: bool, ends: Ends) -> Outcome<i32> {
-        let step = Step::Create {
-            bundle: bundle.to_owned(),
+    /// Makes the container; its program waits. Returns the number of its first process and the supervisor's ends of its
+    /// streams.
+    pub(crate) async fn create(
+        &self,
+        bundle: &Path,
+        systemd: bool,
+        opened: Opened,
+    ) -> Outcome<(i32, Held)> {
+        let bundle = bundle.to_owned();
+        self.with(opened, |console| Step::Create {
+            bundle,
             systemd,
-        };
-        self.execute(
-            &step,
-            [ends.stdin.into(), ends.stdout.into(), ends.stderr.into()],
-        )
+            console,
+        })
         .await
+    }
+
+    /// Executes an OCI process in the container that runs. Returns its number and the supervisor's ends of its streams.
+    pub(crate) async fn exec(&self, process: &Process, opened: Opened) -> Outcome<(i32, Held)> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("process-{}.json", NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = self.state.join(name);
+        let json = serde_json::to_vec(process).map_err(Failure::internal)?;
+        let failed = |error| {
+            Failure::internal(anyhow::Error::new(error).context("keep the process to be executed"))
+        };
+        std::fs::write(&path, json).map_err(failed)?;
+        let executed = self
+            .with(opened, |console| Step::Exec {
+                process: path.clone(),
+                console,
+            })
+            .await;
+        std::fs::remove_file(&path).map_err(failed)?;
+        executed
+    }
+
+    /// A step that makes a process with these streams.
+    async fn with(
+        &self,
+        opened: Opened,
+        step: impl FnOnce(Option<PathBuf>) -> Step,
+    ) -> Outcome<(i32, Held)> {
+        match opened {
+            Opened::Direct(ends, held) => {
+                let ends = [ends.stdin.into(), ends.stdout.into(), ends.stderr.into()];
+                Ok((self.execute(&step(None), ends).await?, held))
+            }
+            // The terminal is made inside the container, where its name means it.
+            Opened::Terminal(line) => {
+                let console = Console::listen(&self.state)?;
+                let step = step(Some(console.path().to_owned()));
+                let pid = self.execute(&step, quiet()).await?;
+                Ok((pid, line.attach(console.accept()?)))
+            }
+        }
     }
 
     /// Lets its program run.
@@ -148,8 +205,19 @@ pub(crate) fn command(args: &[String]) -> anyhow::Result<()> {
 
 fn carry_out(native: &Native, step: &Step) -> anyhow::Result<i32> {
     Ok(match step {
-        Step::Create { bundle, systemd } => {
-            jail::native::create(bundle, &native.state, &native.id, *systemd)?
+        Step::Create {
+            bundle,
+            systemd,
+            console,
+        } => jail::native::create(
+            bundle,
+            &native.state,
+            &native.id,
+            *systemd,
+            console.as_deref(),
+        )?,
+        Step::Exec { process, console } => {
+            jail::native::exec(&native.state, &native.id, process, console.as_deref())?
         }
         Step::Start => {
             jail::native::start(&native.state, &native.id)?;

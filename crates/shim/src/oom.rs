@@ -40,7 +40,7 @@ pub(crate) async fn follow(container: Arc<Container>, events: Events) {
         tokio::select! {
             biased;
             // Told by whoever publishes the exit.
-            _ = container.wait() => return,
+            _ = container.main.wait() => return,
             ready = jail::readable(watch.descriptor()) => {
                 watch.clear();
                 if ready.is_err() {

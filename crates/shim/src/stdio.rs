@@ -14,15 +14,19 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 use crate::failure::{Failure, Kind, Outcome};
+use crate::terminal::{Line, Sink, Terminal};
 
-/// The URIs of a request, empty where there is none.
+/// The streams that a request asks for: URIs, empty where there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Uris {
+pub(crate) struct Streams {
     pub(crate) stdin: String,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    /// Whether the process gets a terminal, whose ends stdin and stdout are.
+    pub(crate) terminal: bool,
 }
 
 /// What the container's process gets as descriptors 0, 1 and 2.
@@ -32,14 +36,36 @@ pub(crate) struct Ends {
     pub(crate) stderr: OwnedFd,
 }
 
-/// What the supervisor keeps while the container lives.
+/// What was opened.
+pub(crate) enum Opened {
+    /// The process reads and writes itself.
+    Direct(Ends, Held),
+    /// A terminal comes between.
+    Terminal(Line),
+}
+
+impl Opened {
+    /// The ends for a process that is spawned with them, with a terminal of the host where one is asked for.
+    pub(crate) fn ends(self) -> Outcome<(Ends, Held)> {
+        match self {
+            Self::Direct(ends, held) => Ok((ends, held)),
+            Self::Terminal(line) => line.own(),
+        }
+    }
+}
+
+/// What the supervisor keeps while the process lives. Dropping it lets its readers see the end of the streams.
 #[derive(Default)]
 pub(crate) struct Held {
     /// A writing end of the input; dropped by CloseIO, so that the guest sees its end.
     stdin: Option<File>,
     outputs: Vec<File>,
-    logger: Option<std::process::Child>,
+    logger: Option<Logger>,
+    pub(crate) terminal: Option<Terminal>,
 }
+
+/// A logging program. When it is dropped it gets time to finish.
+struct Logger(Option<std::process::Child>);
 
 /// As long as containerd gives a logging program to end after its input did.
 const LOGGER_GRACE: Duration = Duration::from_secs(12);
@@ -47,44 +73,78 @@ const LOGGER_GRACE: Duration = Duration::from_secs(12);
 const LOGGER_START: Duration = Duration::from_secs(10);
 
 /// Opens the streams.
-pub(crate) async fn open(uris: &Uris, id: &str, namespace: &str) -> Outcome<(Ends, Held)> {
+pub(crate) async fn open(streams: &Streams, id: &str, namespace: &str) -> Outcome<Opened> {
     let mut held = Held::default();
-    let stdin = match target(&uris.stdin)? {
+    if streams.terminal {
+        let input = typed(&streams.stdin, &mut held)?;
+        let output = shown(&streams.stdout, id, namespace, &mut held).await?;
+        return Ok(Opened::Terminal(Line {
+            input,
+            output,
+            held,
+        }));
+    }
+    let stdin = match target(&streams.stdin)? {
         Target::Null => null()?,
         Target::Fifo(path) => {
             let (both, end) = fifo(&path, OpenOptions::new().read(true))?;
             held.stdin = Some(both);
             end.into()
         }
-        Target::File(_) | Target::Program(_) => {
-            return Err(Failure::new(
-                Kind::Invalid,
-                format!("stdin cannot come from {}", uris.stdin),
-            ));
-        }
+        Target::File(_) | Target::Program(_) => return Err(no_input(&streams.stdin)),
     };
     // One program reads both outputs; the URI of stdout names it (containerd `NewBinaryIO`).
-    if let Target::Program(program) = target(&uris.stdout)? {
-        let (stdout, stderr) = logger(&program, id, namespace, &mut held).await?;
-        return Ok((
-            Ends {
-                stdin,
-                stdout,
-                stderr,
-            },
-            held,
-        ));
+    let (stdout, stderr) = match target(&streams.stdout)? {
+        Target::Program(program) => logger(&program, id, namespace, &mut held).await?,
+        _ => (
+            output(&streams.stdout, &mut held)?,
+            output(&streams.stderr, &mut held)?,
+        ),
+    };
+    let ends = Ends {
+        stdin,
+        stdout,
+        stderr,
+    };
+    Ok(Opened::Direct(ends, held))
+}
+
+/// What is typed into a terminal.
+fn typed(uri: &str, held: &mut Held) -> Outcome<Option<pipe::Receiver>> {
+    match target(uri)? {
+        Target::Null => Ok(None),
+        Target::Fifo(path) => {
+            held.stdin = Some(both_ends(&path).map_err(|error| cannot_open(&path, error))?);
+            let input = pipe::OpenOptions::new().open_receiver(&path);
+            input.map(Some).map_err(|error| cannot_open(&path, error))
+        }
+        Target::File(_) | Target::Program(_) => Err(no_input(uri)),
     }
-    let stdout = output(&uris.stdout, &mut held)?;
-    let stderr = output(&uris.stderr, &mut held)?;
-    Ok((
-        Ends {
-            stdin,
-            stdout,
-            stderr,
-        },
-        held,
-    ))
+}
+
+/// Where a terminal shows its output.
+async fn shown(uri: &str, id: &str, namespace: &str, held: &mut Held) -> Outcome<Sink> {
+    match target(uri)? {
+        Target::Fifo(path) => {
+            held.outputs
+                .push(both_ends(&path).map_err(|error| cannot_open(&path, error))?);
+            let output = pipe::OpenOptions::new().open_sender(&path);
+            output
+                .map(Sink::Pipe)
+                .map_err(|error| cannot_open(&path, error))
+        }
+        Target::Program(program) => {
+            // A terminal has no second output.
+            let (output, _) = logger(&program, id, namespace, held).await?;
+            let output = pipe::Sender::from_owned_fd(output);
+            output.map(Sink::Pipe).map_err(Failure::internal)
+        }
+        Target::Null | Target::File(_) => output(uri, held).map(|file| Sink::File(file.into())),
+    }
+}
+
+fn no_input(uri: &str) -> Failure {
+    Failure::new(Kind::Invalid, format!("stdin cannot come from {uri}"))
 }
 
 impl Held {
@@ -93,12 +153,25 @@ impl Held {
         self.stdin = None;
     }
 
-    /// The container has ended: its readers see the end of the streams. A logging program gets
-    /// time to finish.
-    pub(crate) fn close(&mut self) {
-        self.stdin = None;
-        self.outputs.clear();
-        if let Some(mut logger) = self.logger.take() {
+    /// Gives the terminal its size, if there is one.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) -> Outcome<()> {
+        match &self.terminal {
+            Some(terminal) => terminal.resize(columns, rows),
+            None => Ok(()),
+        }
+    }
+
+    /// The process has ended: its readers see all that it wrote, and the end of the streams.
+    pub(crate) async fn close(mut self) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.finish().await;
+        }
+    }
+}
+
+impl Drop for Logger {
+    fn drop(&mut self) {
+        if let Some(mut logger) = self.0.take() {
             tokio::spawn(async move {
                 let deadline = tokio::time::Instant::now() + LOGGER_GRACE;
                 while matches!(logger.try_wait(), Ok(None))
@@ -223,14 +296,15 @@ fn output(uri: &str, held: &mut Held) -> Outcome<OwnedFd> {
 
 /// Both ends in one, which never waits, and then the end that is asked for.
 fn fifo(path: &Path, end: &OpenOptions) -> Outcome<(File, File)> {
-    let open = || {
-        if !std::fs::metadata(path)?.file_type().is_fifo() {
-            return Err(std::io::Error::other("it is not a FIFO"));
-        }
-        let both = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok((both, end.open(path)?))
-    };
+    let open = || Ok((both_ends(path)?, end.open(path)?));
     open().map_err(|error| cannot_open(path, error))
+}
+
+fn both_ends(path: &Path) -> std::io::Result<File> {
+    if !std::fs::metadata(path)?.file_type().is_fifo() {
+        return Err(std::io::Error::other("it is not a FIFO"));
+    }
+    OpenOptions::new().read(true).write(true).open(path)
 }
 
 fn cannot_open(path: &Path, error: std::io::Error) -> Failure {
@@ -288,14 +362,13 @@ async fn logger(
             },
         ])
         .map_err(|error| Failure::internal(anyhow::anyhow!("{error}")))?;
-    held.logger = Some(
-        command
-            .spawn()
-            .map_err(|error| failed("cannot be started", error))?,
-    );
+    let spawned = command
+        .spawn()
+        .map_err(|error| failed("cannot be started", error))?;
+    held.logger = Some(Logger(Some(spawned)));
     // The command holds the ends that the program inherited; they must not stay open here.
     drop(command);
-    let mut ready = tokio::net::unix::pipe::Receiver::from_owned_fd(ready_reader.into())
+    let mut ready = pipe::Receiver::from_owned_fd(ready_reader.into())
         .map_err(|error| failed("wait for it", error))?;
     match tokio::time::timeout(LOGGER_START, ready.read(&mut [0])).await {
         Ok(Ok(_)) => Ok((out_writer.into(), err_writer.into())),
@@ -315,6 +388,15 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    async fn direct(streams: &Streams) -> (Ends, Held) {
+        direct_as(streams, "c", "ns").await
+    }
+
+    async fn direct_as(streams: &Streams, id: &str, namespace: &str) -> (Ends, Held) {
+        let opened = open(streams, id, namespace).await.expect("opens");
+        opened.ends().expect("has ends")
+    }
 
     #[test]
     fn uris_are_understood() {
@@ -347,12 +429,12 @@ mod tests {
     async fn a_file_is_appended_to_and_its_directory_made() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("sub/out.log");
-        let uris = Uris {
+        let uris = Streams {
             stdout: format!("file://{}", path.display()),
             ..Default::default()
         };
         for _ in 0..2 {
-            let (ends, _held) = open(&uris, "c", "ns").await.expect("opens");
+            let (ends, _held) = direct(&uris).await;
             use std::io::Write;
             File::from(ends.stdout).write_all(b"x").expect("writes");
         }
@@ -365,7 +447,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("out");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
-        let uris = Uris {
+        let uris = Streams {
             stdout: path.display().to_string(),
             ..Default::default()
         };
@@ -375,7 +457,7 @@ mod tests {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(&path)
             .expect("opens");
-        let (ends, mut held) = open(&uris, "c", "ns").await.expect("opens");
+        let (ends, held) = direct(&uris).await;
         {
             use std::io::Write;
             File::from(ends.stdout)
@@ -388,7 +470,7 @@ mod tests {
         // While the supervisor holds its end there is no more, but no end either.
         let waiting = reader.read(&mut text).expect_err("nothing more yet");
         assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock);
-        held.close();
+        held.close().await;
         assert_eq!(reader.read(&mut text).expect("reads"), 0);
     }
 
@@ -401,17 +483,17 @@ mod tests {
         std::fs::write(&script, "#!/bin/sh\nexec 5>&-\n{ echo \"$CONTAINER_ID $CONTAINER_NAMESPACE $2\"; cat <&3; cat <&4; } > \"$2\"\n").expect("script");
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .expect("mode");
-        let uris = Uris {
+        let uris = Streams {
             stdout: format!("binary://{}?to={}", script.display(), done.display()),
             ..Default::default()
         };
-        let (ends, mut held) = open(&uris, "c1", "ns1").await.expect("opens");
+        let (ends, held) = direct_as(&uris, "c1", "ns1").await;
         {
             use std::io::Write;
             File::from(ends.stdout).write_all(b"out\n").expect("writes");
             File::from(ends.stderr).write_all(b"err\n").expect("writes");
         }
-        held.close();
+        held.close().await;
         let text =
             tokio::task::spawn_blocking(move || std::fs::read_to_string(done).expect("reads"))
                 .await
@@ -424,7 +506,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_missing_fifo_is_not_found() {
-        let uris = Uris {
+        let uris = Streams {
             stdout: "/does/not/exist".into(),
             ..Default::default()
         };

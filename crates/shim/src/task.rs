@@ -11,17 +11,23 @@ use containerd_shim_protos::api::{
     StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::events::task::{
-    TaskCreate, TaskDelete, TaskExit, TaskIO, TaskPaused, TaskResumed, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskPaused,
+    TaskResumed, TaskStart,
 };
-use containerd_shim_protos::protobuf::{EnumOrUnknown, MessageField};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, MessageField, MessageFull};
+use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc;
 use containerd_shim_protos::ttrpc::r#async::TtrpcContext;
+use plan::{ContainerId, ExecPlan};
 
-use crate::container::{Container, Exit, Phase, Process};
+use crate::container::{Container, Runs};
+use crate::exec::Exec;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::launch::{self, Order};
-use crate::stdio::Uris;
+use crate::process::{Exit, Phase, Process};
+use crate::stdio::Streams;
 use crate::supervisor::Supervisor;
 use crate::{oom, options, stats, update};
 
@@ -34,31 +40,27 @@ impl TaskService {
         Self { supervisor }
     }
 
-    /// The container of a request that may name a process inside of it.
-    fn main_process(&self, id: &str, exec_id: &str) -> Outcome<Arc<Container>> {
+    /// The process that a request names: one that was executed in the container, or its first one.
+    fn process(&self, id: &str, exec_id: &str) -> Outcome<Named> {
         let container = self.supervisor.container(id)?;
-        if exec_id.is_empty() {
-            return Ok(container);
-        }
-        Err(Failure::new(
-            Kind::NotFound,
-            format!("container {id} has no process {exec_id}"),
-        ))
+        let exec = match exec_id {
+            "" => None,
+            exec_id => Some(container.exec(exec_id)?),
+        };
+        Ok(Named { container, exec })
     }
 
     async fn create_container(&self, request: CreateTaskRequest) -> Outcome<u32> {
         if !request.checkpoint.is_empty() {
             return Err(Failure::unimplemented("restoring a checkpoint"));
         }
-        if request.terminal {
-            return Err(Failure::unimplemented("a terminal"));
-        }
         let order = Order {
             options: options::decode(request.options.as_ref()).map_err(Failure::invalid)?,
-            uris: Uris {
+            streams: Streams {
                 stdin: request.stdin.clone(),
                 stdout: request.stdout.clone(),
                 stderr: request.stderr.clone(),
+                terminal: request.terminal,
             },
             rootfs: request.rootfs.iter().map(launch::rootfs_mount).collect(),
             bundle: request.bundle.clone(),
@@ -82,7 +84,7 @@ impl TaskService {
             }
         };
         self.supervisor.insert(container.clone());
-        let pid = container.pid();
+        let pid = container.main.pid();
         self.supervisor.events.publish(&TaskCreate {
             container_id: request.id,
             bundle: request.bundle,
@@ -97,7 +99,7 @@ impl TaskService {
             pid,
             ..Default::default()
         });
-        if !matches!(container.process, Process::Holder(_)) {
+        if !matches!(container.runs, Runs::Holder) {
             tokio::spawn(oom::follow(
                 container.clone(),
                 self.supervisor.events.clone(),
@@ -107,7 +109,7 @@ impl TaskService {
         let supervisor = self.supervisor.clone();
         tokio::spawn(async move {
             let exit = container.watch().await;
-            let _turn = container.turn().await;
+            let _turn = container.main.turn().await;
             tracing::info!(id = %container.id, status = exit.status, "container exits");
             oom::tell(&container, &supervisor.events);
             supervisor.events.publish(&TaskExit {
@@ -118,10 +120,144 @@ impl TaskService {
                 exited_at: exit.time(),
                 ..Default::default()
             });
-            container.stopped(exit);
+            container.main.stopped(exit);
         });
         Ok(pid)
     }
+
+    fn add_exec(&self, request: ExecProcessRequest) -> Outcome<()> {
+        let container = self.supervisor.container(&request.id)?;
+        ContainerId::new(&request.exec_id).map_err(Failure::invalid)?;
+        let plan = ExecPlan::read(&request.spec.value).map_err(Failure::invalid)?;
+        let streams = Streams {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        container.add(Exec::new(&container, &request.exec_id, plan, streams))?;
+        self.supervisor.events.publish(&TaskExecAdded {
+            container_id: request.id,
+            exec_id: request.exec_id,
+            ..Default::default()
+        });
+        Ok(())
+    }
+
+    async fn start_container(&self, container: &Container) -> Outcome<u32> {
+        let pid = container.main.pid();
+        // A program may end at once; its exit is published behind its start.
+        let _turn = container.main.turn().await;
+        container.start().await?;
+        self.supervisor.events.publish(&TaskStart {
+            container_id: container.id.to_string(),
+            pid,
+            ..Default::default()
+        });
+        Ok(pid)
+    }
+
+    async fn start_exec(&self, container: Arc<Container>, exec: Arc<Exec>) -> Outcome<u32> {
+        let _turn = exec.process.turn().await;
+        exec.start(&self.supervisor, &container).await?;
+        let pid = exec.process.pid();
+        self.supervisor.events.publish(&TaskExecStarted {
+            container_id: container.id.to_string(),
+            exec_id: exec.id.clone(),
+            pid,
+            ..Default::default()
+        });
+        let (supervisor, exec) = (self.supervisor.clone(), exec.clone());
+        tokio::spawn(async move {
+            let exit = exec.process.reap().await;
+            exec.process.close().await;
+            let _turn = exec.process.turn().await;
+            supervisor.events.publish(&TaskExit {
+                container_id: container.id.to_string(),
+                id: exec.id.clone(),
+                pid,
+                exit_status: exit.status,
+                exited_at: exit.time(),
+                ..Default::default()
+            });
+            exec.process.stopped(exit);
+        });
+        Ok(pid)
+    }
+
+    async fn delete_container(&self, container: &Container) -> Outcome<Exit> {
+        let id = container.id.as_str();
+        if container.main.phase() != Phase::Running {
+            self.supervisor.goes(id);
+        }
+        let exit = container.delete().await?;
+        self.supervisor.events.publish(&TaskDelete {
+            container_id: id.to_owned(),
+            pid: container.main.pid(),
+            exit_status: exit.status,
+            exited_at: exit.time(),
+            ..Default::default()
+        });
+        self.supervisor.forget(id);
+        tracing::info!(id, "container deleted");
+        Ok(exit)
+    }
+}
+
+/// What a request names: a container, and perhaps a process that was executed in it.
+struct Named {
+    container: Arc<Container>,
+    exec: Option<Arc<Exec>>,
+}
+
+impl Named {
+    fn process(&self) -> &Process {
+        match &self.exec {
+            Some(exec) => &exec.process,
+            None => &self.container.main,
+        }
+    }
+}
+
+/// Delete of a process that was executed: valid in Created and Stopped. containerd hears of its exit alone.
+fn delete_exec(container: &Container, exec: &Exec) -> Outcome<Option<Exit>> {
+    let exit = match exec.process.phase() {
+        Phase::Running => {
+            return Err(exec
+                .process
+                .in_wrong_phase("is running: kill it before deleting it"));
+        }
+        Phase::Created => None,
+        Phase::Stopped(exit) => Some(exit),
+    };
+    // Who waits for one that was never started need not wait any more.
+    exec.end();
+    container.forget(&exec.id);
+    Ok(exit)
+}
+
+/// A process of a container, with the id of the executed one that it is, as runc's shim tells it.
+fn process_info(pid: i32, execs: &[Arc<Exec>]) -> Option<ProcessInfo> {
+    let pid = u32::try_from(pid).ok()?;
+    let info = execs
+        .iter()
+        .find(|exec| exec.process.pid() == pid)
+        .and_then(|exec| {
+            let details = ProcessDetails {
+                exec_id: exec.id.clone(),
+                ..Default::default()
+            };
+            Some(Any {
+                type_url: ProcessDetails::descriptor().full_name().to_owned(),
+                value: details.write_to_bytes().ok()?,
+                ..Default::default()
+            })
+        });
+    Some(ProcessInfo {
+        pid,
+        info: info.into(),
+        ..Default::default()
+    })
 }
 
 fn answer<T>(outcome: Outcome<T>) -> ttrpc::Result<T> {
@@ -156,16 +292,20 @@ impl Task for TaskService {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
-        let container = answer(self.main_process(&request.id, &request.exec_id))?;
-        let pid = container.pid();
-        // A program may end at once; its exit is published behind its start.
-        let _turn = container.turn().await;
-        answer(container.start().await)?;
-        self.supervisor.events.publish(&TaskStart {
-            container_id: request.id,
-            pid,
-            ..Default::default()
-        });
+        let named = answer(self.process(&request.id, &request.exec_id))?;
+        let pid = match named.exec {
+            None => answer(self.start_container(&named.container).await)?,
+            Some(exec) => {
+                // In a task of its own, for the same reason as Create.
+                let service = Self::new(self.supervisor.clone());
+                let starting =
+                    tokio::spawn(async move { service.start_exec(named.container, exec).await });
+                let started = starting
+                    .await
+                    .unwrap_or_else(|error| Err(Failure::internal(error)));
+                answer(started)?
+            }
+        };
         Ok(StartResponse {
             pid,
             ..Default::default()
@@ -173,19 +313,26 @@ impl Task for TaskService {
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
-        let container = answer(self.main_process(&request.id, &request.exec_id))?;
+        let named = answer(self.process(&request.id, &request.exec_id))?;
+        let process = named.process();
+        let id = match &named.exec {
+            Some(exec) => exec.id.clone(),
+            None => request.id,
+        };
         let mut response = StateResponse {
-            id: request.id,
-            bundle: container.bundle.clone(),
-            pid: container.pid(),
-            stdin: container.uris.stdin.clone(),
-            stdout: container.uris.stdout.clone(),
-            stderr: container.uris.stderr.clone(),
+            id,
+            bundle: named.container.bundle.clone(),
+            pid: process.pid(),
+            stdin: process.streams.stdin.clone(),
+            stdout: process.streams.stdout.clone(),
+            stderr: process.streams.stderr.clone(),
+            terminal: process.streams.terminal,
+            exec_id: request.exec_id,
             ..Default::default()
         };
-        response.status = EnumOrUnknown::new(match container.phase() {
+        response.status = EnumOrUnknown::new(match process.phase() {
             Phase::Created => Status::CREATED,
-            Phase::Running if container.is_paused() => Status::PAUSED,
+            Phase::Running if named.container.is_paused() => Status::PAUSED,
             Phase::Running => Status::RUNNING,
             Phase::Stopped(exit) => {
                 response.exit_status = exit.status;
@@ -197,8 +344,8 @@ impl Task for TaskService {
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        let container = answer(self.main_process(&request.id, &request.exec_id))?;
-        let exit = container.wait().await;
+        let named = answer(self.process(&request.id, &request.exec_id))?;
+        let exit = named.process().wait().await;
         Ok(WaitResponse {
             exit_status: exit.status,
             exited_at: exit.time(),
@@ -207,7 +354,7 @@ impl Task for TaskService {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
-        let container = answer(self.main_process(&request.id, &request.exec_id))?;
+        let named = answer(self.process(&request.id, &request.exec_id))?;
         let signal = answer(
             i32::try_from(request.signal)
                 .ok()
@@ -219,7 +366,10 @@ impl Task for TaskService {
                     )
                 }),
         )?;
-        answer(container.kill(signal, request.all))?;
+        answer(match &named.exec {
+            Some(exec) => exec.process.kill(signal),
+            None => named.container.kill(signal, request.all),
+        })?;
         Ok(Empty::new())
     }
 
@@ -228,40 +378,27 @@ impl Task for TaskService {
         _: &TtrpcContext,
         request: DeleteRequest,
     ) -> ttrpc::Result<DeleteResponse> {
-        let container = answer(self.main_process(&request.id, &request.exec_id))?;
-        let pid = container.pid();
-        if container.phase() != Phase::Running {
-            self.supervisor.goes(&request.id);
-        }
-        let exit: Exit = answer(container.delete().await)?;
-        self.supervisor.events.publish(&TaskDelete {
-            container_id: request.id.clone(),
-            pid,
-            exit_status: exit.status,
-            exited_at: exit.time(),
-            ..Default::default()
-        });
-        self.supervisor.forget(&request.id);
-        tracing::info!(id = request.id, "container deleted");
+        let named = answer(self.process(&request.id, &request.exec_id))?;
+        let pid = named.process().pid();
+        let exit = match &named.exec {
+            Some(exec) => answer(delete_exec(&named.container, exec))?,
+            None => Some(answer(self.delete_container(&named.container).await)?),
+        };
         Ok(DeleteResponse {
             pid,
-            exit_status: exit.status,
-            exited_at: exit.time(),
+            exit_status: exit.map_or(0, |exit| exit.status),
+            exited_at: exit.map(|exit| exit.time()).unwrap_or_default(),
             ..Default::default()
         })
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
-        let container = answer(self.main_process(&request.id, ""))?;
+        let container = answer(self.supervisor.container(&request.id))?;
         let pids = answer(container.cgroup.pids().map_err(Failure::internal))?;
+        let execs = container.all_execs();
         let processes = pids
             .into_iter()
-            .filter_map(|pid| {
-                Some(ProcessInfo {
-                    pid: u32::try_from(pid).ok()?,
-                    ..Default::default()
-                })
-            })
+            .filter_map(|pid| process_info(pid, &execs))
             .collect();
         Ok(PidsResponse {
             processes,
@@ -270,15 +407,15 @@ impl Task for TaskService {
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
-        let container = answer(self.main_process(&request.id, &request.exec_id))?;
+        let named = answer(self.process(&request.id, &request.exec_id))?;
         if request.stdin {
-            container.held().close_stdin();
+            named.process().close_stdin();
         }
         Ok(Empty::new())
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
-        let container = answer(self.main_process(&request.id, ""))?;
+        let container = answer(self.supervisor.container(&request.id))?;
         let metrics = answer(stats::of(&container.cgroup))?;
         Ok(StatsResponse {
             stats: MessageField::some(metrics),
@@ -295,7 +432,7 @@ impl Task for TaskService {
         let task_pid = self
             .supervisor
             .container(&request.id)
-            .map_or(0, |container| container.pid());
+            .map_or(0, |container| container.main.pid());
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
             task_pid,
@@ -334,12 +471,24 @@ impl Task for TaskService {
         answer(Err(Failure::unimplemented("Checkpoint")))
     }
 
-    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> ttrpc::Result<Empty> {
-        answer(Err(Failure::unimplemented("Exec")))
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
+        answer(self.add_exec(request))?;
+        Ok(Empty::new())
     }
 
-    async fn resize_pty(&self, _: &TtrpcContext, _: ResizePtyRequest) -> ttrpc::Result<Empty> {
-        answer(Err(Failure::unimplemented("ResizePty")))
+    async fn resize_pty(
+        &self,
+        _: &TtrpcContext,
+        request: ResizePtyRequest,
+    ) -> ttrpc::Result<Empty> {
+        let named = answer(self.process(&request.id, &request.exec_id))?;
+        let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+        answer(
+            named
+                .process()
+                .resize(cells(request.width), cells(request.height)),
+        )?;
+        Ok(Empty::new())
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {

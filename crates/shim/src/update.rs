@@ -3,7 +3,7 @@
 use oci_spec::runtime::LinuxResources;
 use plan::GuestLimits;
 
-use crate::container::{Container, Process};
+use crate::container::{Container, Runs};
 use crate::failure::{Failure, Kind, Outcome};
 
 /// What containerd sends: the OCI `LinuxResources` as JSON. Values that are not there stay as they are.
@@ -46,9 +46,9 @@ pub(crate) fn apply(container: &Container, resources: &LinuxResources) -> Outcom
         }
     }
     container.cgroup.set(resources).map_err(internal)?;
-    if let (Process::Guest(child), Some(_)) = (&container.process, memory) {
+    if let (Runs::Guest(_), Some(_)) = (&container.runs, memory) {
         let guest = GuestLimits::below(memory).memory.unwrap_or(u64::MAX);
-        child.set_memory(guest).map_err(internal)?;
+        container.set_guest_memory(guest).map_err(internal)?;
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ pub use leftovers::Leftovers;
 pub use poll::until;
 pub use registry::Registry;
 pub use scratch::{Scratch, unique};
-pub use task::{Events, Output, Stdio, Task, TaskBuilder};
+pub use task::{Events, Exec, ExecBuilder, Output, Stdio, Task, TaskBuilder};
 pub use tools::Tools;
 pub use web::{Answer, get, listening, post};
 

@@ -1,4 +1,5 @@
 mod events;
+mod exec;
 mod spec;
 mod stdio;
 
@@ -25,6 +26,7 @@ use tonic::{Request, Status};
 use crate::{Containerd, SAMPAN, unique};
 
 pub use events::Events;
+pub use exec::{Exec, ExecBuilder};
 pub use stdio::Stdio;
 
 /// How long a task may run before a test gives up on it.
@@ -236,6 +238,7 @@ impl<'a> TaskBuilder<'a> {
         for edit in self.edits {
             edit(&mut spec);
         }
+        let process = spec["process"].clone();
         let container = api::Container {
             id: self.id.clone(),
             labels: self.labels,
@@ -272,6 +275,7 @@ impl<'a> TaskBuilder<'a> {
             rootfs,
             options: self.options,
             terminal: self.spec.terminal,
+            process,
             streams,
             containerd: self.containerd,
         })
@@ -320,6 +324,7 @@ pub struct Prepared<'a> {
     rootfs: Vec<Mount>,
     options: Option<Any>,
     terminal: bool,
+    process: Value,
     streams: stdio::Streams,
 }
 
@@ -349,6 +354,7 @@ impl<'a> Prepared<'a> {
             id: self.id,
             pid: 0,
             created,
+            process: self.process,
             streams: self.streams,
             containerd: self.containerd,
         };
@@ -384,6 +390,8 @@ pub struct Task<'a> {
     id: String,
     pid: u32,
     created: Instant,
+    /// The spec's `process`, of which an executed one is a copy.
+    process: Value,
     streams: stdio::Streams,
 }
 
@@ -591,6 +599,27 @@ impl Task<'_> {
             .close_io(self.client.metadata(close))
             .await
             .map(drop)
+    }
+
+    /// A process to be executed in it.
+    #[must_use]
+    pub fn exec<'s>(&self, args: impl IntoIterator<Item = &'s str>) -> ExecBuilder<'_> {
+        ExecBuilder::new(self, args)
+    }
+
+    /// Tells the size of its terminal.
+    ///
+    /// # Errors
+    /// What containerd says, with its code.
+    pub async fn resize(&mut self, width: u32, height: u32) -> Result<(), Status> {
+        let resize = api::ResizePtyRequest {
+            container_id: self.id.clone(),
+            width,
+            height,
+            ..api::ResizePtyRequest::default()
+        };
+        let request = self.client.metadata(resize);
+        self.tasks.resize_pty(request).await.map(drop)
     }
 
     /// Waits until stdout contains a text, at most two minutes.

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use containerd_client::services::v1::KillRequest;
 use containerd_client::types::v1::Status as Phase;
-use harness::{Containerd, RUNC, SAMPAN, Stdio, TaskBuilder, Version, image};
+use harness::{Containerd, RUNC, SAMPAN, Stdio, Task, TaskBuilder, Version, image};
 use serde_json::{Value, json};
 use shim_tests::{containerd, refusal};
 use tonic::Code;
@@ -504,6 +505,245 @@ async fn limits_reach_the_cgroup(house: &House) -> Result<()> {
     Ok(())
 }
 
+/// A container that waits for its end.
+async fn waiting(builder: TaskBuilder<'_>) -> Result<Task<'_>> {
+    let mut task = builder.create().await?;
+    task.start().await?;
+    task.stdout_contains("ready").await?;
+    Ok(task)
+}
+
+async fn end(mut task: Task<'_>) -> Result<()> {
+    task.kill(9).await?;
+    assert_eq!(task.wait().await?, 137);
+    task.delete().await?;
+    Ok(())
+}
+
+const WAITS: &str = "echo ready; sleep 600 & wait";
+
+async fn executed(house: &House) -> Result<()> {
+    let task = waiting(house.sh(WAITS).env("A", "1")).await?;
+    for code in [0, 1, 42, 126, 255] {
+        let script = format!("echo out {code}; echo err {code} >&2; exit {code}");
+        let output = task.exec(["sh", "-c", &script]).run().await?;
+        assert_eq!(
+            (output.status, output.stdout(), output.stderr()),
+            (code, format!("out {code}\n"), format!("err {code}\n"))
+        );
+    }
+    let exec = task.exec(["sh", "-c", "pwd; echo $A$B"]).cwd("/tmp");
+    assert_eq!(exec.env("B", "2").run().await?.stdout(), "/tmp\n12\n");
+    // It sees the container's processes and files.
+    let output = task
+        .exec([
+            "sh",
+            "-c",
+            "cat /proc/1/cmdline | tr '\\0' ' '; echo x > /tmp/x",
+        ])
+        .run()
+        .await?;
+    assert!(
+        output.stdout().starts_with("sh -c echo ready"),
+        "{}",
+        output.stdout()
+    );
+    assert_eq!(task.exec(["cat", "/tmp/x"]).run().await?.stdout(), "x\n");
+
+    let bytes: Vec<u8> = (0..200_000_u32)
+        .map(|i| (i * 31 % 251).to_le_bytes()[0])
+        .collect();
+    let mut exec = task.exec(["cat"]).stdin(Stdio::Fifo).add().await?;
+    exec.start().await?;
+    exec.write_stdin(&bytes).await?;
+    exec.close_stdin().await?;
+    assert_eq!(exec.wait().await?, 0);
+    exec.delete().await?;
+    assert!(exec.output(0).await.stdout == bytes);
+    drop(exec);
+
+    let status = refusal(task.exec(["nonexistent-command"]).run().await)?;
+    assert!(
+        status.message().contains("nonexistent-command"),
+        "{}",
+        status.message()
+    );
+    end(task).await
+}
+
+async fn executed_with_other_rights(house: &House) -> Result<()> {
+    let builder = house.sh(WAITS).spec(|spec| {
+        spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+    });
+    let task = waiting(builder).await?;
+    let few = json!(["CAP_CHOWN"]);
+    let exec = task.exec([
+        "sh",
+        "-c",
+        "id -u; id -G; cat /proc/self/status; ulimit -Hn",
+    ]);
+    let exec = exec.process(move |process| {
+        process["user"] = json!({ "uid": 1234, "gid": 2345, "additionalGids": [3456] });
+        process["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "hard": 300, "soft": 200 }]);
+        process["capabilities"] = json!({ "bounding": few, "effective": few, "permitted": few });
+    });
+    let output = exec.run().await?;
+    let text = output.stdout();
+    assert!(
+        text.starts_with("1234\n2345 3456\n") && text.ends_with("\n300\n"),
+        "{text}{}",
+        output.stderr()
+    );
+    for (field, value) in [
+        ("CapBnd", "0000000000000001"),
+        ("CapEff", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ] {
+        assert_eq!(status(&text, field), value, "{field}");
+    }
+    let exec = task.exec(["cat", "/proc/self/status"]).process(|process| {
+        process["noNewPrivileges"] = json!(false);
+    });
+    let text = exec.run().await?.stdout();
+    for (field, value) in [("NoNewPrivs", "0"), ("Seccomp", "2")] {
+        assert_eq!(status(&text, field), value, "{field}");
+    }
+    // As the container's own: what it may not do, this may not either.
+    assert_eq!(status(&text, "CapEff"), "00000000a80425fb");
+    let mut exec = task.exec(["sleep", "600"]).add().await?;
+    let pid = exec.start().await?;
+    for namespace in ["ipc", "mnt", "net", "pid", "uts"] {
+        let of = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/{namespace}"));
+        assert_eq!(of(pid)?, of(task.pid())?, "{namespace}");
+    }
+    let cgroup = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    assert_eq!(cgroup(pid)?, cgroup(task.pid())?);
+    exec.kill(9).await?;
+    exec.wait().await?;
+    exec.delete().await?;
+    drop(exec);
+    end(task).await
+}
+
+async fn executed_and_killed(house: &House) -> Result<()> {
+    let task = waiting(house.sh(WAITS)).await?;
+    let mut exec = task
+        .exec([
+            "sh",
+            "-c",
+            "trap 'exit 7' 15; echo up; while :; do sleep 0.05; done",
+        ])
+        .add()
+        .await?;
+    assert_eq!(exec.state().await?.status(), Phase::Created);
+    let pid = exec.start().await?;
+    exec.stdout_contains("up").await?;
+    let state = exec.state().await?;
+    assert_eq!((state.status(), state.pid), (Phase::Running, pid));
+    exec.kill(15).await?;
+    assert_eq!(exec.wait().await?, 7);
+    assert_eq!(exec.state().await?.status(), Phase::Stopped);
+    assert_eq!(exec.delete().await?, 7);
+    // The container's end is the end of all in it.
+    let mut exec = task.exec(["sleep", "600"]).add().await?;
+    exec.start().await?;
+    let request = task.request(KillRequest {
+        container_id: task.id().to_owned(),
+        signal: 9,
+        ..KillRequest::default()
+    });
+    task.service().kill(request).await?;
+    assert_eq!(exec.wait().await?, 137);
+    exec.delete().await?;
+    drop(exec);
+    let mut task = task;
+    assert_eq!(task.wait().await?, 137);
+    task.delete().await?;
+    Ok(())
+}
+
+async fn terminals(house: &House) -> Result<()> {
+    // One of its own, inside the container, that controls it; both outputs in one.
+    let script = "tty; [ -c /dev/console ] && echo console; echo err >&2; echo x >/dev/tty; \
+                  trap 'stty size; exit 3' WINCH; echo ready; while :; do sleep 0.05; done";
+    let builder = house.sh(script).terminal().stdin(Stdio::Fifo);
+    let mut task = builder.create().await?;
+    task.start().await?;
+    task.stdout_contains("ready").await?;
+    task.resize(123, 45).await?;
+    assert_eq!(task.wait().await?, 3);
+    task.delete().await?;
+    let text = task.output(3).await.stdout();
+    assert_eq!(
+        text,
+        "/dev/pts/0\r\nconsole\r\nerr\r\nx\r\nready\r\n45 123\r\n"
+    );
+    // What is typed is shown, and a key is a signal.
+    let builder = house.sh("trap 'echo caught; exit 4' INT; echo ready; read line; echo \"got $line\"; while :; do sleep 0.05; done");
+    let mut task = builder.terminal().stdin(Stdio::Fifo).create().await?;
+    task.start().await?;
+    task.stdout_contains("ready").await?;
+    task.write_stdin(b"some words\n").await?;
+    task.stdout_contains("some words\r\ngot some words\r\n")
+        .await?;
+    task.write_stdin(b"\x03").await?;
+    assert_eq!(task.wait().await?, 4);
+    task.delete().await?;
+    // More than a terminal holds, to its end.
+    let mut task = house.sh("seq 1 50000").terminal().create().await?;
+    task.start().await?;
+    assert_eq!(task.wait().await?, 0);
+    task.delete().await?;
+    let text = task.output(0).await.stdout();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!((lines.len(), lines.last()), (50_000, Some(&"50000")));
+    Ok(())
+}
+
+async fn executed_with_a_terminal(house: &House) -> Result<()> {
+    let task = waiting(house.sh(WAITS)).await?;
+    let script =
+        "tty; stty size; trap 'stty size; exit 3' WINCH; echo ready; while :; do sleep 0.05; done";
+    let exec = task
+        .exec(["sh", "-c", script])
+        .terminal()
+        .process(|process| {
+            process["consoleSize"] = json!({ "width": 80, "height": 24 });
+        });
+    let mut exec = exec.stdin(Stdio::Fifo).add().await?;
+    exec.start().await?;
+    exec.stdout_contains("ready").await?;
+    exec.resize(123, 45).await?;
+    assert_eq!(exec.wait().await?, 3);
+    exec.delete().await?;
+    let text = exec.output(3).await.stdout();
+    assert!(
+        text.starts_with("/dev/pts/0\r\n") && text.ends_with("ready\r\n45 123\r\n"),
+        "{text:?}"
+    );
+    let mut exec = task.exec(["seq", "1", "50000"]).terminal().add().await?;
+    exec.start().await?;
+    assert_eq!(exec.wait().await?, 0);
+    exec.delete().await?;
+    assert_eq!(exec.output(0).await.stdout().lines().count(), 50_000);
+    // At the end of its input it hangs up.
+    let mut exec = task
+        .exec(["cat"])
+        .terminal()
+        .stdin(Stdio::Fifo)
+        .add()
+        .await?;
+    exec.start().await?;
+    exec.write_stdin(b"words\n").await?;
+    exec.stdout_contains("words\r\nwords\r\n").await?;
+    exec.close_stdin().await?;
+    assert_eq!(exec.wait().await?, 129);
+    exec.delete().await?;
+    drop(exec);
+    end(task).await
+}
+
 macro_rules! table {
     ($($test:ident)*) => {
         mod runc {
@@ -544,4 +784,9 @@ table! {
     namespaces_and_hostname
     proc_and_devices
     limits_reach_the_cgroup
+    executed
+    executed_with_other_rights
+    executed_and_killed
+    terminals
+    executed_with_a_terminal
 }

@@ -173,6 +173,7 @@ impl Guest {
                 limits: GuestLimits {
                     memory: self.memory,
                 },
+                command: false,
             },
             preopens: preopens.collect(),
         };

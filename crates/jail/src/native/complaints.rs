@@ -6,9 +6,12 @@ use std::fmt::{Debug, Write as _};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
+use libcontainer::error::LibcontainerError;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
+
+use super::{NativeError, failed};
 
 pub(super) struct Complaints(File);
 
@@ -24,6 +27,15 @@ impl Complaints {
             Ok(file) => tracing::subscriber::with_default(Listener(file), work),
             Err(_) => work(),
         }
+    }
+
+    /// An error of libcontainer's, with its cause.
+    pub(super) fn about(self, step: &'static str, error: LibcontainerError) -> NativeError {
+        let mut error = failed(step)(error);
+        if let (NativeError::Container { reason, .. }, Some(first)) = (&mut error, self.first()) {
+            *reason = format!("{first} ({reason})");
+        }
+        error
     }
 
     /// The first one, in one line.

@@ -402,6 +402,7 @@ fn a_failed_step_reaches_the_supervisor() {
             artifact: artifact().as_fd(),
             rootfs: &stage.rootfs(),
             stdio: [None, None, None],
+            terminal: false,
             cgroup: &stage.cgroup,
         })
     };

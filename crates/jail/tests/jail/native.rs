@@ -84,7 +84,7 @@ pub(crate) fn a_native_container_runs() {
             libc::dup2(theirs.as_raw_fd(), 1);
             libc::dup2(theirs.as_raw_fd(), 2);
         }
-        jail::native::create(&bundle, &state, "one", false)
+        jail::native::create(&bundle, &state, "one", false, None)
     })
     .expect("created");
     drop(theirs);
@@ -115,8 +115,8 @@ pub(crate) fn a_native_container_is_deleted_at_any_time() {
     let state = stage.path("state");
     fs::create_dir(&state).expect("made");
     for started in [false, true] {
-        let pid =
-            in_a_child(|| jail::native::create(&bundle, &state, "one", false)).expect("created");
+        let pid = in_a_child(|| jail::native::create(&bundle, &state, "one", false, None))
+            .expect("created");
         let child = Child::adopt(pid).expect("ours");
         if started {
             in_a_child(|| jail::native::start(&state, "one").map(|()| 0)).expect("started");
@@ -131,7 +131,7 @@ pub(crate) fn a_native_container_is_deleted_at_any_time() {
     in_a_child(|| jail::native::delete(&state, "two").map(|()| 0)).expect("deleted");
     assert_eq!(fs::read_dir(&state).expect("readable").count(), 0);
     let missing = bundle.join("nowhere");
-    let error =
-        in_a_child(|| jail::native::create(&missing, &state, "three", false)).expect_err("no spec");
+    let error = in_a_child(|| jail::native::create(&missing, &state, "three", false, None))
+        .expect_err("no spec");
     assert!(error.contains("nowhere"), "{error}");
 }

@@ -45,6 +45,7 @@ pub(crate) fn real(args: &[String]) {
         artifact: File::open(&target).expect("there").as_fd(),
         rootfs: &stage.rootfs(),
         stdio: [None, own(&std::io::stdout()), own(&std::io::stderr())],
+        terminal: false,
         cgroup: &stage.cgroup,
     })
     .expect("spawned");

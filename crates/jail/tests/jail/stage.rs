@@ -100,6 +100,7 @@ pub(crate) fn stage_with(actions: &[&str], change: impl FnOnce(&mut CgroupPlan))
                 },
                 network: Network::All,
                 limits: GuestLimits { memory: None },
+                command: false,
             },
             seccomp: None,
         },
@@ -161,6 +162,7 @@ impl Stage {
             artifact: artifact.as_fd(),
             rootfs: &self.rootfs(),
             stdio: [None, Some(theirs.into()), None],
+            terminal: false,
             cgroup: &self.cgroup,
         })?;
         Ok(Actor {

@@ -70,6 +70,8 @@ fn run(arguments: &[String], words: &[&str]) -> Answer {
         ["flood", bytes] => stdio::flood(number(bytes)?),
         ["stderr", text] => stdio::stderr(text),
         ["both"] => stdio::both(),
+        ["tty"] => stdio::terminals(),
+        ["lines"] => stdio::lines(),
 
         ["exit", code] => std::process::exit(number(code)? as i32),
         ["exit-code", code] => crash::exit_with_code(number(code)? as u8),

@@ -1,7 +1,7 @@
 //! Standard input, output and error.
 
 use crate::Answer;
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 /// One period of what `flood` writes: 64 KiB.
 const PERIOD: usize = 65_536;
@@ -47,6 +47,27 @@ pub(crate) fn both() -> Answer {
         eprintln!("err {line}");
     }
     Ok(None)
+}
+
+/// Which of the three is a terminal.
+pub(crate) fn terminals() -> Answer {
+    let word = |is: bool| if is { "terminal" } else { "none" };
+    Ok(Some(format!(
+        "stdin {}\nstdout {}\nstderr {}",
+        word(io::stdin().is_terminal()),
+        word(io::stdout().is_terminal()),
+        word(io::stderr().is_terminal()),
+    )))
+}
+
+/// Says `got LINE` for every line of standard input; says first that it reads.
+pub(crate) fn lines() -> Answer {
+    println!("reading");
+    for line in io::stdin().lock().lines() {
+        println!("got {}", line?);
+        io::stdout().flush()?;
+    }
+    Ok(Some("end of input".to_string()))
 }
 
 /// Standard output without the line buffer, which looks for line ends in binary data.

@@ -1,0 +1,141 @@
+use oci_spec::runtime::Process;
+
+use crate::container::{Faults, environment, plain_absolute};
+use crate::{Entry, GuestPlan, PlanError};
+
+/// A process to be executed in a container that runs, as containerd asked for it, checked and typed.
+///
+/// Made in `Exec`. The process itself is kept for native containers, which take all of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecPlan {
+    /// Arguments; the first names what is executed. Never empty.
+    pub args: Vec<String>,
+    /// Environment; of a name that comes twice the last value alone.
+    pub env: Vec<(String, String)>,
+    /// Working directory, absolute.
+    pub cwd: String,
+    /// Columns and rows of its terminal, where the request says them.
+    pub size: Option<(u16, u16)>,
+    /// The whole OCI process.
+    pub process: Process,
+}
+
+impl ExecPlan {
+    /// Checks and types an OCI `process` in JSON.
+    ///
+    /// # Errors
+    /// [`PlanError`] with every field at fault.
+    pub fn read(json: &[u8]) -> Result<Self, PlanError> {
+        let mut faults = Faults::default();
+        let process: Process = serde_json::from_slice(json).map_err(|error| {
+            PlanError::one("process", format!("is not an OCI process: {error}"))
+        })?;
+        let args = process.args().clone().unwrap_or_default();
+        if args.first().is_none_or(String::is_empty) {
+            faults.add("process.args", "is empty: say what to execute");
+        }
+        let env = environment(&process, &mut faults);
+        let cwd = plain_absolute(process.cwd()).unwrap_or_else(|| {
+            faults.add(
+                "process.cwd",
+                format!(
+                    "`{}` is not an absolute path without `..`",
+                    process.cwd().display()
+                ),
+            );
+            String::new()
+        });
+        let size = console_size(&process);
+        faults.or(Self {
+            args,
+            env,
+            cwd,
+            size,
+            process,
+        })
+    }
+
+    /// What `args[0]` names.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        Entry::parse(self.args.first().map_or("", String::as_str))
+    }
+
+    /// The guest that is executed beside the container's own: with its grants and limits, its environment under that of
+    /// the request, and with arguments and working directory of the request.
+    #[must_use]
+    pub fn guest(&self, beside: &GuestPlan) -> GuestPlan {
+        let mut env = beside.env.clone();
+        for (name, value) in &self.env {
+            match env.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => known.clone_from(value),
+                None => env.push((name.clone(), value.clone())),
+            }
+        }
+        GuestPlan {
+            entry: self.entry(),
+            args: self.args.clone(),
+            env,
+            cwd: self.cwd.clone(),
+            command: true,
+            ..beside.clone()
+        }
+    }
+}
+
+/// Columns and rows of a process's terminal (`process.consoleSize`), where the spec says them.
+#[must_use]
+pub fn console_size(process: &Process) -> Option<(u16, u16)> {
+    let size = process.console_size()?;
+    let (columns, rows) = (
+        size.width().try_into().ok()?,
+        size.height().try_into().ok()?,
+    );
+    (columns > 0 && rows > 0).then_some((columns, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GuestLimits, HttpListen, Network};
+
+    #[test]
+    fn the_request_lies_over_the_container() {
+        let beside = GuestPlan {
+            entry: Entry::parse("/app.wasm#serve"),
+            args: vec!["/app.wasm#serve".into()],
+            env: vec![("A".into(), "1".into()), ("B".into(), "2".into())],
+            cwd: "/".into(),
+            http: HttpListen {
+                address: Err("none".into()),
+            },
+            network: Network::All,
+            limits: GuestLimits { memory: Some(7) },
+            command: false,
+        };
+        let json = br##"{"cwd": "/data/.", "args": ["#check", "x"], "env": ["B=3", "C=4"], "user": {"uid": 0, "gid": 0},
+            "consoleSize": {"width": 80, "height": 24}}"##;
+        let plan = ExecPlan::read(json).expect("valid");
+        assert_eq!(plan.size, Some((80, 24)));
+        let guest = plan.guest(&beside);
+        assert_eq!(guest.entry.export.as_deref(), Some("check"));
+        assert_eq!(guest.args, ["#check", "x"]);
+        assert_eq!((guest.cwd.as_str(), guest.command), ("/data", true));
+        let env: Vec<_> = guest.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(env, ["A=1", "B=3", "C=4"]);
+        assert_eq!(guest.limits, beside.limits);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told() {
+        let json =
+            br#"{"cwd": "../x", "args": [""], "env": ["SECRET"], "user": {"uid": 0, "gid": 0}}"#;
+        let text = ExecPlan::read(json).expect_err("wrong").to_string();
+        for field in ["process.args", "process.env[0]", "process.cwd"] {
+            assert!(text.contains(field), "{text}");
+        }
+        assert!(!text.contains("SECRET"), "{text}");
+        let text = ExecPlan::read(b"{}").expect_err("wrong").to_string();
+        assert!(text.contains("process: is not an OCI process"), "{text}");
+    }
+}
