@@ -138,12 +138,21 @@ impl Program {
             style,
             artifact,
         } = self;
-        let call = match code {
-            Code::Module(module) => link_module(&engine, &module, wanted)?,
+        let call = match &code {
+            Code::Module(module) => link_module(&engine, module, wanted)?,
             Code::Component(component) => {
-                link_component(&engine, &component, style, &artifact, guest)?
+                link_component(&engine, component, style, &artifact, guest)?
             }
         };
+        // Now, and not when it is too late to say so.
+        if let Some(on_term) = guest.on_term.as_deref().filter(|_| !guest.command) {
+            match &code {
+                Code::Module(module) => entry::of_module(module, Some(on_term)).map(drop)?,
+                Code::Component(component) => {
+                    entry::of_component(&engine, component, Some(on_term)).map(drop)?;
+                }
+            }
+        }
         Ok(Linked {
             engine,
             call,

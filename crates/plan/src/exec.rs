@@ -55,6 +55,25 @@ impl ExecPlan {
         })
     }
 
+    /// An export of the container's own program, called without a word of its own: arguments, environment and working
+    /// directory are the container's.
+    #[must_use]
+    pub fn of_export(beside: &GuestPlan, export: &str) -> Self {
+        let mut args = beside.args.clone();
+        let name = format!("{}#{export}", beside.entry.path);
+        match args.first_mut() {
+            Some(first) => *first = name,
+            None => args.push(name),
+        }
+        Self {
+            args,
+            env: Vec::new(),
+            cwd: beside.cwd.clone(),
+            size: None,
+            process: Process::default(),
+        }
+    }
+
     /// What `args[0]` names.
     #[must_use]
     pub fn entry(&self) -> Entry {

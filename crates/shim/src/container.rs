@@ -28,6 +28,8 @@ pub(crate) struct Container {
     /// What was executed beside it, by the id that containerd gave it.
     execs: Mutex<HashMap<String, Arc<Exec>>>,
     paused: AtomicBool,
+    /// Whether SIGTERM came.
+    asked_to_end: AtomicBool,
     /// How many kills for want of memory containerd has heard of.
     oom_kills: AtomicU64,
     /// The bytes that guests may have since Update; before, what the plan says.
@@ -72,6 +74,7 @@ impl Container {
             main,
             execs: Mutex::default(),
             paused: AtomicBool::new(false),
+            asked_to_end: AtomicBool::new(false),
             oom_kills: AtomicU64::new(0),
             guest_memory: Mutex::default(),
         }
@@ -112,6 +115,11 @@ impl Container {
             self.set_paused(false)?;
         }
         Ok(())
+    }
+
+    /// Whether it was asked to end before; from now on it was.
+    pub(crate) fn was_asked_to_end(&self) -> bool {
+        self.asked_to_end.swap(true, Ordering::Relaxed)
     }
 
     /// Whether its processes stand still.

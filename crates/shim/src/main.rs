@@ -19,6 +19,7 @@ mod launch;
 mod logs;
 mod native;
 mod node;
+mod on_term;
 mod oom;
 mod options;
 mod process;

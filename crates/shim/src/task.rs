@@ -29,7 +29,7 @@ use crate::launch::{self, Order};
 use crate::process::{Exit, Phase, Process};
 use crate::stdio::Streams;
 use crate::supervisor::Supervisor;
-use crate::{oom, options, stats, update};
+use crate::{on_term, oom, options, stats, update};
 
 pub(crate) struct TaskService {
     supervisor: Arc<Supervisor>,
@@ -368,6 +368,12 @@ impl Task for TaskService {
         )?;
         answer(match &named.exec {
             Some(exec) => exec.process.kill(signal),
+            None if signal == nix::libc::SIGTERM
+                && !request.all
+                && on_term::holds_back(&self.supervisor, &named.container) =>
+            {
+                Ok(())
+            }
             None => named.container.kill(signal, request.all),
         })?;
         Ok(Empty::new())

@@ -23,6 +23,7 @@ pub(super) const WAT: &[&str] = &[
     "memory64.wasm",
     "no-run.wasm",
     "no-start.wasm",
+    "on-term.wasm",
     "out-of-bounds.wasm",
     "relaxed-simd.wasm",
     "simd.wasm",
