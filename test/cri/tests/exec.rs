@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use cri_tests::{House, house};
 use harness::{CriContainer, Version, guest, image, until};
 use k8s_cri::v1::{ExecSyncRequest, NamespaceMode};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -123,21 +123,23 @@ async fn probes_and_hooks_on_1_7() -> Result<()> {
     at_once(Version::V1_7).await
 }
 
-/// `crictl exec`, whose protocol is kubectl's; with what is typed, and in a terminal of the client's (`script`) or not.
+/// `crictl exec`, whose protocol is kubectl's, in a terminal of the client's (`script`) or not: all that it says. Each of
+/// `talk` is what to wait for and what is typed then.
 async fn crictl(
     house: &House,
     container: &CriContainer<'_>,
     flags: &str,
     command: &str,
-    typed: &str,
+    talk: &[(&str, &str)],
 ) -> Result<String> {
     let crictl = house.containerd.tools().crictl.display().to_string();
     let socket = house.containerd.socket().display().to_string();
     let line = format!(
-        "{crictl} --config /dev/null --runtime-endpoint unix://{socket} exec {flags} {} {command}",
+        "{crictl} --config /dev/null --runtime-endpoint unix://{socket} exec {flags} {} {command} 2>&1",
         container.id()
     );
-    let mut process = if flags.contains('t') {
+    let terminal = flags.contains('t');
+    let mut process = if terminal {
         let mut script = tokio::process::Command::new("script");
         script.args(["-qec", &line, "/dev/null"]);
         script
@@ -149,22 +151,35 @@ async fn crictl(
     let mut child = process
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .context("start crictl")?;
-    let mut stdin = child.stdin.take().context("it has a stdin")?;
-    stdin.write_all(typed.as_bytes()).await?;
-    if !flags.contains('t') {
-        drop(stdin);
+    let mut stdin = child.stdin.take();
+    let mut stdout = child.stdout.take().context("it has a stdout")?;
+    let mut said = Vec::new();
+    let conversation = async {
+        for (awaited, typed) in talk {
+            while !String::from_utf8_lossy(&said).contains(awaited) {
+                if stdout.read_buf(&mut said).await? == 0 {
+                    break;
+                }
+            }
+            if let Some(stdin) = &mut stdin {
+                stdin.write_all(typed.as_bytes()).await?;
+            }
+        }
+        if !terminal {
+            stdin = None;
+        }
+        stdout.read_to_end(&mut said).await?;
+        child.wait().await
+    };
+    let ended = tokio::time::timeout(DEADLINE, conversation).await;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    match ended {
+        Ok(ended) => ended.map(|_| said).context("talk to crictl"),
+        Err(_) => anyhow::bail!("{line}: it does not end; it said {said:?}"),
     }
-    let output = tokio::time::timeout(DEADLINE, child.wait_with_output())
-        .await
-        .with_context(|| format!("{line}: it does not end"))??;
-    Ok(format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    ))
 }
 
 async fn streamed(version: Version) -> Result<()> {
@@ -181,31 +196,29 @@ async fn streamed(version: Version) -> Result<()> {
         .await?;
     container.start().await?;
     container.stdout_contains("spinning").await?;
-    let says =
-        async |flags, command, typed| crictl(&house, &container, flags, command, typed).await;
+    let says = async |flags: &str, command: &str, talk: &[(&str, &str)]| {
+        crictl(&house, &container, flags, command, talk).await
+    };
     assert_eq!(
-        says("", "app.wasm args one", "").await?,
+        says("", "app.wasm args one", &[]).await?,
         "app.wasm\nargs\none\n"
     );
-    assert_eq!(
-        says("-i", "app.wasm cat-stdin", "typed\n").await?,
-        "typed\n"
-    );
-    let text = says("", "app.wasm exit 7", "").await?;
+    let typed = [("", "typed\n")];
+    assert_eq!(says("-i", "app.wasm cat-stdin", &typed).await?, "typed\n");
+    let text = says("", "app.wasm exit 7", &[]).await?;
     assert!(
-        text.contains("exit status 7") || text.contains("exit code 7"),
+        text.contains("exit code 7") || text.contains("exit status 7"),
         "{text}"
     );
-    let text = says("-it", "app.wasm tty", "").await?;
+    let text = says("-it", "app.wasm tty", &[]).await?;
     assert!(
         text.contains("stdin terminal\r\nstdout terminal\r\n"),
         "{text:?}"
     );
-    let text = says("-it", "app.wasm lines", "ahoy\n\x04").await?;
-    assert!(
-        text.contains("got ahoy\r\n") && text.contains("end of input\r\n"),
-        "{text:?}"
-    );
+    // The terminal of the client is raw as soon as the guest says something: what is typed is the guest's.
+    let typed = [("reading", "ahoy\r"), ("got ahoy", "\x04")];
+    let text = says("-it", "app.wasm lines", &typed).await?;
+    assert!(text.contains("end of input"), "{text:?}");
     container.stop(0).await?;
     pod.remove().await?;
     house.containerd.assert_clean().await
