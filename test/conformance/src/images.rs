@@ -12,8 +12,9 @@ use harness::image::{Image, Rootfs};
 use serde_json::json;
 
 /// What stands for nginx: the tests look for its main page, its pid file, its name among the processes and in its own
-/// arguments the word by which nginx marks its first process.
+/// arguments the word by which nginx marks its first process; and those of httpd, its name in its log.
 const WEB_SERVER: &str = "#!/bin/sh
+echo httpd
 echo $$ > /var/run/nginx.pid
 httpd -f -p \"${PORT:-80}\" -h /www &
 trap 'kill $!; exit 0' TERM INT QUIT
