@@ -303,6 +303,18 @@ fn adapt(mut spec: Spec, bundle: &Path, systemd: bool) -> Result<Adapted, Native
     {
         root.set_path(bundle.join(root.path()));
     }
+    // libcontainer changes the whole tree whatever the word is, and knows the short words alone.
+    if let Some(linux) = spec.linux_mut()
+        && let Some(short) = match linux.rootfs_propagation().as_deref() {
+            Some("rshared") => Some("shared"),
+            Some("rslave") => Some("slave"),
+            Some("rprivate") => Some("private"),
+            Some("runbindable") => Some("unbindable"),
+            _ => None,
+        }
+    {
+        linux.set_rootfs_propagation(Some(short.to_owned()));
+    }
     // On version 1 of cgroups libcontainer takes systemd's name for a path.
     let systemd_is_there = Path::new("/run/systemd/system").exists()
         && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();

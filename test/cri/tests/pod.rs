@@ -112,6 +112,32 @@ async fn init_containers_and_sidecars_share_volumes_and_network() -> Result<()> 
     house.containerd.assert_clean().await
 }
 
+/// What cannot be made, wasm or native, keeps no pod from being stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_with_a_container_that_cannot_be_made_is_stopped() -> Result<()> {
+    let Some(house) = house(Version::V2).await? else {
+        return Ok(());
+    };
+    let images = images(&house).await?;
+    let pod = house.containerd.cri().await?.pod("sampan").run().await?;
+    let native = pod
+        .container("native", &images.busybox)
+        .command(["/no/such/program"])
+        .create()
+        .await?;
+    let wasm = pod
+        .container("wasm", &images.files)
+        .command(["/no/such.wasm"])
+        .create()
+        .await?;
+    for container in [&native, &wasm] {
+        let error = container.start().await.expect_err("there is no such file");
+        assert!(error.message().contains("/no/such"), "{error}");
+    }
+    pod.remove().await?;
+    house.containerd.assert_clean().await
+}
+
 /// `shareProcessNamespace`: a native container sees the guest's process, and can end it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_may_share_its_processes() -> Result<()> {

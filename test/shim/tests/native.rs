@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use containerd_client::services::v1::KillRequest;
 use containerd_client::types::v1::Status as Phase;
 use harness::{Containerd, RUNC, SAMPAN, Stdio, Task, TaskBuilder, Version, image};
+use nix::mount::{MsFlags, mount, umount};
 use serde_json::{Value, json};
 use shim_tests::{containerd, refusal};
 use tonic::Code;
@@ -198,6 +199,39 @@ async fn mounts_have_their_rights(house: &House) -> Result<()> {
     let error = missing.create().await.map(drop);
     let status = refusal(error)?;
     assert!(status.message().contains("nowhere"), "{}", status.message());
+    Ok(())
+}
+
+/// `mountPropagation`: the volume's own, and the word for the whole tree that comes with it.
+async fn mounts_propagate(house: &House) -> Result<()> {
+    let volume = house.volume("shared")?;
+    let none = None::<&str>;
+    mount(Some(&volume), &volume, none, MsFlags::MS_BIND, none)?;
+    mount(none, &volume, none, MsFlags::MS_SHARED, none)?;
+    let mut lines = Vec::new();
+    for (word, field) in [
+        ("rshared", "shared:"),
+        ("rslave", "master:"),
+        ("rprivate", ""),
+    ] {
+        let source = volume.clone();
+        let task = house
+            .sh("grep ' /volume ' /proc/self/mountinfo")
+            .spec(move |spec| {
+                spec["linux"]["rootfsPropagation"] = json!(word);
+                let mounts = spec["mounts"].as_array_mut().expect("mounts");
+                mounts.push(json!({
+                    "type": "bind", "source": source, "destination": "/volume", "options": ["rbind", word]
+                }));
+            });
+        lines.push((word, field, house.says(task).await?));
+    }
+    umount(&volume)?;
+    for (word, field, line) in lines {
+        assert!(line.contains(field), "{word}: {line}");
+        let other = line.contains("shared:") || line.contains("master:");
+        assert_eq!(other, !field.is_empty(), "{word}: {line}");
+    }
     Ok(())
 }
 
@@ -773,6 +807,7 @@ table! {
     environment_and_directory
     user_and_groups
     mounts_have_their_rights
+    mounts_propagate
     a_readonly_rootfs
     standard_input
     signals

@@ -12,6 +12,7 @@ use crate::{step, tools::go};
 /// `hello` stays text (its name would be Rust's otherwise): a guest may be a `.wat` file. All others become binary.
 pub(super) const WAT: &[&str] = &[
     "hello.wat",
+    "config.wasm",
     "div0.wasm",
     "exceptions.wasm",
     "exit-7.wasm",
