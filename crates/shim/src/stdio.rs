@@ -69,6 +69,8 @@ struct Logger(Option<std::process::Child>);
 
 /// As long as containerd gives a logging program to end after its input did.
 const LOGGER_GRACE: Duration = Duration::from_secs(12);
+/// How long a reader is waited for; containerd opens its ends before it asks for the process.
+const READER: Duration = Duration::from_secs(5);
 /// And to say that it is ready.
 const LOGGER_START: Duration = Duration::from_secs(10);
 
@@ -97,8 +99,8 @@ pub(crate) async fn open(streams: &Streams, id: &str, namespace: &str) -> Outcom
     let (stdout, stderr) = match target(&streams.stdout)? {
         Target::Program(program) => logger(&program, id, namespace, &mut held).await?,
         _ => (
-            output(&streams.stdout, &mut held)?,
-            output(&streams.stderr, &mut held)?,
+            output(&streams.stdout, &mut held).await?,
+            output(&streams.stderr, &mut held).await?,
         ),
     };
     let ends = Ends {
@@ -126,6 +128,9 @@ fn typed(uri: &str, held: &mut Held) -> Outcome<Option<pipe::Receiver>> {
 async fn shown(uri: &str, id: &str, namespace: &str, held: &mut Held) -> Outcome<Sink> {
     match target(uri)? {
         Target::Fifo(path) => {
+            has_reader(&path)
+                .await
+                .map_err(|error| cannot_open(&path, error))?;
             held.outputs
                 .push(both_ends(&path).map_err(|error| cannot_open(&path, error))?);
             let output = pipe::OpenOptions::new().open_sender(&path);
@@ -139,7 +144,9 @@ async fn shown(uri: &str, id: &str, namespace: &str, held: &mut Held) -> Outcome
             let output = pipe::Sender::from_owned_fd(output);
             output.map(Sink::Pipe).map_err(Failure::internal)
         }
-        Target::Null | Target::File(_) => output(uri, held).map(|file| Sink::File(file.into())),
+        Target::Null | Target::File(_) => {
+            output(uri, held).await.map(|file| Sink::File(file.into()))
+        }
     }
 }
 
@@ -271,10 +278,13 @@ fn null() -> Outcome<OwnedFd> {
         .map_err(|error| Failure::internal(anyhow::Error::new(error).context("open /dev/null")))
 }
 
-fn output(uri: &str, held: &mut Held) -> Outcome<OwnedFd> {
+async fn output(uri: &str, held: &mut Held) -> Outcome<OwnedFd> {
     match target(uri)? {
         Target::Null => null(),
         Target::Fifo(path) => {
+            has_reader(&path)
+                .await
+                .map_err(|error| cannot_open(&path, error))?;
             let (both, end) = fifo(&path, OpenOptions::new().write(true))?;
             held.outputs.push(both);
             Ok(end.into())
@@ -291,6 +301,27 @@ fn output(uri: &str, held: &mut Held) -> Outcome<OwnedFd> {
             Kind::Invalid,
             format!("stderr goes to `{uri}` but stdout does not: a logging program takes both"),
         )),
+    }
+}
+
+/// Waits until somebody reads: what a program writes that ends before would be lost with its ends, and who comes later
+/// would wait for ever. After a while nobody is expected any more.
+async fn has_reader(path: &Path) -> std::io::Result<()> {
+    let end = tokio::time::Instant::now() + READER;
+    let mut moment = Duration::from_micros(100);
+    loop {
+        match pipe::OpenOptions::new().open_sender(path) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => {
+                if tokio::time::Instant::now() > end {
+                    return Ok(());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        // Nobody tells when a FIFO is opened.
+        tokio::time::sleep(moment).await;
+        moment = (moment * 2).min(Duration::from_millis(10));
     }
 }
 
@@ -472,6 +503,31 @@ mod tests {
         assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock);
         held.close().await;
         assert_eq!(reader.read(&mut text).expect("reads"), 0);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn nothing_is_written_before_somebody_reads() {
+        use std::future::{Future, poll_fn};
+        use std::task::Poll;
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("out");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        let streams = Streams {
+            stdout: path.display().to_string(),
+            ..Default::default()
+        };
+        let mut opening = Box::pin(direct(&streams));
+        let waits = poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx).is_pending())).await;
+        assert!(waits, "nobody reads yet");
+        let reader = std::thread::spawn(move || std::fs::read(path));
+        let (ends, held) = opening.await;
+        {
+            use std::io::Write;
+            File::from(ends.stdout).write_all(b"all").expect("writes");
+        }
+        held.close().await;
+        let text = reader.join().expect("joins").expect("reads");
+        assert_eq!(text, b"all");
     }
 
     #[tokio::test(flavor = "current_thread")]
