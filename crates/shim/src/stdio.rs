@@ -128,7 +128,7 @@ fn typed(uri: &str, held: &mut Held) -> Outcome<Option<pipe::Receiver>> {
 async fn shown(uri: &str, id: &str, namespace: &str, held: &mut Held) -> Outcome<Sink> {
     match target(uri)? {
         Target::Fifo(path) => {
-            has_reader(&path)
+            let _writer = reader_of(&path)
                 .await
                 .map_err(|error| cannot_open(&path, error))?;
             held.outputs
@@ -282,7 +282,7 @@ async fn output(uri: &str, held: &mut Held) -> Outcome<OwnedFd> {
     match target(uri)? {
         Target::Null => null(),
         Target::Fifo(path) => {
-            has_reader(&path)
+            let _writer = reader_of(&path)
                 .await
                 .map_err(|error| cannot_open(&path, error))?;
             let (both, end) = fifo(&path, OpenOptions::new().write(true))?;
@@ -306,15 +306,17 @@ async fn output(uri: &str, held: &mut Held) -> Outcome<OwnedFd> {
 
 /// Waits until somebody reads: what a program writes that ends before would be lost with its ends, and who comes later
 /// would wait for ever. After a while nobody is expected any more.
-async fn has_reader(path: &Path) -> std::io::Result<()> {
+///
+/// The end that is returned is kept until another one is open: the reader would see the end of all output with it.
+async fn reader_of(path: &Path) -> std::io::Result<Option<pipe::Sender>> {
     let end = tokio::time::Instant::now() + READER;
     let mut moment = Duration::from_micros(100);
     loop {
         match pipe::OpenOptions::new().open_sender(path) {
-            Ok(_) => return Ok(()),
+            Ok(writer) => return Ok(Some(writer)),
             Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => {
                 if tokio::time::Instant::now() > end {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             Err(error) => return Err(error),
@@ -521,6 +523,9 @@ mod tests {
         assert!(waits, "nobody reads yet");
         let reader = std::thread::spawn(move || std::fs::read(path));
         let (ends, held) = opening.await;
+        // Reading goes on from the first moment.
+        std::thread::yield_now();
+        assert!(!reader.is_finished(), "it saw an end");
         {
             use std::io::Write;
             File::from(ends.stdout).write_all(b"all").expect("writes");
