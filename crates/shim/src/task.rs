@@ -400,7 +400,12 @@ impl Task for TaskService {
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
         let container = answer(self.supervisor.container(&request.id))?;
-        let pids = answer(container.cgroup.pids().map_err(Failure::internal))?;
+        let mut pids = answer(container.cgroup.pids().map_err(Failure::internal))?;
+        if pids.is_empty() && matches!(container.main.phase(), Phase::Stopped(_)) {
+            // containerd that comes back takes a task without processes for one that was forgotten, and deletes it with
+            // its exit code unread. Until it is deleted the first process has an entry, as a zombie has.
+            pids.extend(i32::try_from(container.main.pid()));
+        }
         let execs = container.all_execs();
         let processes = pids
             .into_iter()

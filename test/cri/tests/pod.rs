@@ -170,7 +170,7 @@ async fn a_pod_may_share_its_processes() -> Result<()> {
         &pod,
         "native",
         &images,
-        "pkill -TERM sampan-runner && echo ended it",
+        "for p in /proc/[0-9]*; do grep -q sampan-runner $p/comm && kill -TERM ${p#/proc/} && echo ended it; done; :",
     )
     .security(|security| share(security.namespace_options.get_or_insert_default()))
     .create()
@@ -193,16 +193,14 @@ async fn users_and_read_only_roots_are_as_declared() -> Result<()> {
     std::os::unix::fs::chown(&dir, Some(0), Some(7777))?;
     fs::set_permissions(&dir, PermissionsExt::from_mode(0o2770))?;
     let pod = house.containerd.cri().await?.pod("sampan").run().await?;
-    let write = async |name: &str, path: &str, readonly: bool, group: bool| {
+    let write = async |name: &str, path: &str, readonly: bool| {
         let container = pod
             .container(name, &images.files)
             .args(["write", path, "text"])
             .user(1234, 2345)
             .security(|security| {
                 security.readonly_rootfs = readonly;
-                if group {
-                    security.supplemental_groups = vec![7777];
-                }
+                security.supplemental_groups = vec![7777];
             })
             .mount(&dir, "/volume", false)
             .create()
@@ -211,19 +209,25 @@ async fn users_and_read_only_roots_are_as_declared() -> Result<()> {
         let exit = container.wait().await?;
         anyhow::Ok((exit.exit_code, container.logs()?.stdout))
     };
-    assert_eq!(write("writes", "/data/file", false, true).await?.0, 0);
-    let (code, text) = write("read-only", "/data/file", true, true).await?;
+    assert_eq!(write("writes", "/data/file", false).await?.0, 0);
+    let (code, text) = write("read-only", "/data/file", true).await?;
     assert_eq!(code, 1);
     assert!(text.contains("ROFS") || text.contains("PERM"), "{text}");
-    assert_eq!(
-        write("to-the-volume", "/volume/file", true, true).await?.0,
-        0
-    );
+    assert_eq!(write("to-the-volume", "/volume/file", true).await?.0, 0);
     let made = fs::metadata(dir.join("file"))?;
     assert_eq!((made.uid(), made.gid()), (1234, 7777));
-    let (code, text) = write("not-of-the-group", "/volume/other", true, false).await?;
-    assert_eq!(code, 1);
-    assert!(text.contains("ACCES"), "{text}");
+    // What WASI cannot open it cannot give: said at once, and not at the first access.
+    let container = pod
+        .container("not-of-the-group", &images.files)
+        .args(["ls", "/"])
+        .user(1234, 2345)
+        .mount(&dir, "/volume", false)
+        .create()
+        .await?;
+    container.start().await?;
+    assert_eq!(container.wait().await?.exit_code, 126);
+    let text = container.logs()?.stderr;
+    assert!(text.contains("/volume"), "{text}");
     pod.remove().await?;
     house.containerd.assert_clean().await
 }
@@ -268,8 +272,8 @@ async fn a_container_is_resized_in_place() -> Result<()> {
         anyhow::Ok(resources.map_or(0, |linux| linux.memory_limit_in_bytes))
     };
     assert_eq!(told().await?, 128 << 20);
-    let error = update(1 << 20).await.expect_err("it holds more");
-    assert!(error.message().contains("1048576"), "{error}");
+    let error = update(64 << 10).await.expect_err("it holds more");
+    assert!(error.message().contains("65536"), "{error}");
     assert_eq!(container.pid().await?, pid);
     container.stop(0).await?;
     pod.remove().await?;

@@ -82,7 +82,7 @@ impl Containerd {
         self.supervisors()
             .into_iter()
             .flat_map(children_of)
-            .filter(|(_, arguments)| arguments.ends_with(" compile"))
+            .filter(|(_, arguments)| arguments.split(' ').any(|word| word == "compile"))
             .map(|(pid, _)| pid)
             .collect()
     }
