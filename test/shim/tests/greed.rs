@@ -97,7 +97,8 @@ async fn open_files_are_counted() -> Result<()> {
     let (status, text) = open(1024).await?;
     let refused: u32 = text
         .strip_prefix("refused at ")
-        .and_then(|rest| rest.strip_suffix(": MFILE\n"))
+        // wasmtime has no word for EMFILE in preview 1 and says that it is an error of input and output.
+        .and_then(|rest| rest.strip_suffix(": IO\n"))
         .with_context(|| text.clone())?
         .parse()?;
     assert!(
