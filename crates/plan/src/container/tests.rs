@@ -15,7 +15,7 @@ fn plan(json: &str) -> Result<Plan, PlanError> {
 
 const POD_CONTAINER: &str = r##"{
   "ociVersion": "1.1.0", "hostname": "pod",
-  "process": {"cwd": "/work/./dir", "args": ["/app.wasm#main", "x"], "user": {"uid": 1000, "gid": 2000, "additionalGids": [5]},
+  "process": {"cwd": "/srv/./dir", "args": ["/app.wasm#main", "x"], "user": {"uid": 1000, "gid": 2000, "additionalGids": [5]},
     "env": ["A=1", "B=x=y", "A=2", "PORT=9000"], "oomScoreAdj": 100,
     "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}]},
   "root": {"path": "rootfs", "readonly": true},
@@ -41,7 +41,7 @@ fn a_pod_container_is_typed() {
     assert_eq!(plan.image_name.as_deref(), Some("registry/app:v1"));
     assert_eq!(plan.cgroup.path, "/kubepods/pod1/c1");
     let guest = plan.guest.expect("a guest");
-    assert_eq!(guest.cwd, "/work/dir");
+    assert_eq!(guest.cwd, "/srv/dir");
     assert_eq!(guest.args, ["/app.wasm#main", "x"]);
     assert_eq!(
         guest.entry,
