@@ -36,10 +36,12 @@ async fn tasks(version: Version) -> Result<()> {
 
     // Output, environment, exit status, events in order.
     let mut events = containerd.events().await?;
+    // runc keeps its state in one place for all containerds.
+    let id = harness::unique();
     let builder = containerd
         .task(busybox)
         .runtime(RUNC)
-        .id("first")
+        .id(&id)
         .env("WHO", "harness");
     let output = builder
         .args(["sh", "-c", "echo hello $WHO; echo bad >&2; exit 42"])
@@ -52,7 +54,7 @@ async fn tasks(version: Version) -> Result<()> {
     assert!(output.first_byte.is_some());
     // Not up to /tasks/delete: runc's shim of 2.3 may end before it has sent that one, which shows under load.
     let topics = events
-        .topics_until("first", "/tasks/exit", Duration::from_secs(10))
+        .topics_until(&id, "/tasks/exit", Duration::from_secs(10))
         .await?;
     assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit"]);
 

@@ -73,11 +73,7 @@ fn names_are_absolute_relative_or_bare() {
         ("bin/x.wasm", "/srv", "/srv/bin/x.wasm"),
         ("./app.wasm", "/srv", "/srv/./app.wasm"),
         ("../app.wasm", "/srv", "/srv/../app.wasm"),
-        (
-            "../../../../app.wasm",
-            "/srv",
-            "/srv/../../../../app.wasm",
-        ),
+        ("../../../../app.wasm", "/srv", "/srv/../../../../app.wasm"),
     ] {
         let mut found = rootfs.find(entry, cwd, None).expect(entry);
         assert_eq!(found.path, expected);
