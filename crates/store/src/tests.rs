@@ -711,7 +711,7 @@ fn a_lookup_that_waits_for_an_eviction_finds_nothing() {
     let inode = format!(":{} ", fs::metadata(&path).expect("there").ino());
     let evictor = File::open(&path).expect("open");
     // A child that another test forks at this moment has a copy of the last holder's descriptor until it executes.
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let end = std::time::Instant::now() + Duration::from_secs(10);
     while artifact::is_held(&evictor).expect("locked") {
         assert!(std::time::Instant::now() < end, "somebody holds it");
         std::thread::yield_now();
