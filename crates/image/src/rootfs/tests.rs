@@ -62,22 +62,18 @@ fn names_are_absolute_relative_or_bare() {
     let rootfs = Rootfs::new();
     rootfs
         .put("app.wasm", MODULE)
-        .put("work/app.wasm", MODULE)
-        .put("work/bin/x.wasm", MODULE);
+        .put("srv/app.wasm", MODULE)
+        .put("srv/bin/x.wasm", MODULE);
     for (entry, cwd, expected) in [
-        ("/app.wasm", "/work", "/app.wasm"),
-        ("//app.wasm", "/work", "//app.wasm"),
+        ("/app.wasm", "/srv", "/app.wasm"),
+        ("//app.wasm", "/srv", "//app.wasm"),
         ("app.wasm", "/", "/app.wasm"),
-        ("app.wasm", "/work", "/work/app.wasm"),
-        ("app.wasm", "/work/", "/work/app.wasm"),
-        ("bin/x.wasm", "/work", "/work/bin/x.wasm"),
-        ("./app.wasm", "/work", "/work/./app.wasm"),
-        ("../app.wasm", "/work", "/work/../app.wasm"),
-        (
-            "../../../../app.wasm",
-            "/work",
-            "/work/../../../../app.wasm",
-        ),
+        ("app.wasm", "/srv", "/srv/app.wasm"),
+        ("app.wasm", "/srv/", "/srv/app.wasm"),
+        ("bin/x.wasm", "/srv", "/srv/bin/x.wasm"),
+        ("./app.wasm", "/srv", "/srv/./app.wasm"),
+        ("../app.wasm", "/srv", "/srv/../app.wasm"),
+        ("../../../../app.wasm", "/srv", "/srv/../../../../app.wasm"),
     ] {
         let mut found = rootfs.find(entry, cwd, None).expect(entry);
         assert_eq!(found.path, expected);
@@ -98,35 +94,35 @@ fn natives_are_found_on_the_path_and_wasm_in_the_directory_first() {
     rootfs
         .put("bin/tool", ELF)
         .put("usr/bin/tool", ELF)
-        .put("work/tool", ELF)
+        .put("srv/tool", ELF)
         .put("bin/plain", ELF);
     rootfs.put("opt/app.wasm", MODULE);
     fs::set_permissions(rootfs.path("bin/tool"), Permissions::from_mode(0o755)).expect("mode");
     let found = rootfs
-        .find("tool", "/work", None)
+        .find("tool", "/srv", None)
         .expect("on the default path");
     assert_eq!(
         (found.path.as_str(), found.guest),
         ("/bin/tool", Guest::Elf)
     );
     let found = rootfs
-        .find("app.wasm", "/work", Some("relative:/missing::/opt/"))
+        .find("app.wasm", "/srv", Some("relative:/missing::/opt/"))
         .expect("there");
     assert_eq!(found.path, "/opt/app.wasm");
     // Neither executable nor wasm, and natives are not looked for in the working directory.
     for name in ["plain", "missing"] {
-        let error = rootfs.find(name, "/work", None).expect_err("refused");
+        let error = rootfs.find(name, "/srv", None).expect_err("refused");
         assert!(matches!(error, EntryError::NotOnPath { .. }), "{error}");
         assert_eq!(error.fault(), Fault::NotFound);
-        assert!(error.to_string().contains(name) && error.to_string().contains("/work"));
+        assert!(error.to_string().contains(name) && error.to_string().contains("/srv"));
     }
     let error = rootfs
-        .find("tool", "/work", Some("/usr/bin"))
+        .find("tool", "/srv", Some("/usr/bin"))
         .expect_err("not executable");
     assert!(matches!(error, EntryError::NotOnPath { .. }));
     // With a slash it is the file that is named, and its mode is the kernel's business.
     assert_eq!(
-        rootfs.find("./tool", "/work", None).expect("there").guest,
+        rootfs.find("./tool", "/srv", None).expect("there").guest,
         Guest::Elf
     );
 }
