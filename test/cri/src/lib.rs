@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result};
-use harness::{Containerd, ContainerdBuilder, Cri, Exit, Logs, Registry, Version};
+use harness::image::{self, Content};
+use harness::{Containerd, ContainerdBuilder, Cri, Exit, Logs, Registry, Version, guest};
 
 /// A registry and a containerd with CRI that pulls from it.
 #[derive(Debug)]
@@ -11,6 +12,27 @@ pub struct House {
     pub containerd: Containerd,
     /// Where images are pushed to.
     pub registry: Registry,
+}
+
+impl House {
+    /// Pushes an image as `NAME:v1` and has CRI pull it; returns its reference.
+    ///
+    /// # Errors
+    /// When the registry or CRI refuses it.
+    pub async fn pulled(&self, name: &str, content: &(impl Content + Sync)) -> Result<String> {
+        let reference = self.registry.push(&format!("{name}:v1"), content).await?;
+        self.containerd.cri().await?.pull(&reference).await?;
+        Ok(reference)
+    }
+
+    /// The same with a guest of `test/guests` as a CNCF artifact; `os` is `wasip1` or `wasip2`.
+    ///
+    /// # Errors
+    /// As [`House::pulled`], or when the guest was not built.
+    pub async fn pulled_guest(&self, name: &str, os: &str) -> Result<String> {
+        let image = image::cncf(guest(&format!("{name}.wasm"))?, os);
+        self.pulled(name, &image).await
+    }
 }
 
 /// Starts both; `None` where the test has to be skipped, which has been said then.

@@ -4,8 +4,8 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use cri_tests::{House, house};
-use harness::image::{self, Blob, Content, Image, Index};
+use cri_tests::house;
+use harness::image::{self, Blob, Image, Index};
 use harness::{CriContainer, Pod, Version, guest};
 use k8s_cri::v1::ContainerState;
 use serde_json::{Value, json};
@@ -18,12 +18,6 @@ fn expect(status: &Status, code: Code, names: &[&str]) {
     for name in names {
         assert!(message.contains(name), "no {name:?} in {message:?}");
     }
-}
-
-async fn pulled(house: &House, name: &str, content: &(impl Content + Sync)) -> Result<String> {
-    let reference = house.registry.push(&format!("{name}:v1"), content).await?;
-    house.containerd.cri().await?.pull(&reference).await?;
-    Ok(reference)
 }
 
 async fn created<'a>(
@@ -85,7 +79,7 @@ async fn artifacts(version: Version) -> Result<()> {
     let hello = guest("hello.wasm")?;
 
     let text = artifact(vec![b"no program at all".to_vec()], |_| {})?;
-    let image = pulled(&house, "text", &text).await?;
+    let image = house.pulled("text", &text).await?;
     let container = created(&pod, "text", &image, "/").await?;
     expect_start(
         &container,
@@ -95,7 +89,7 @@ async fn artifacts(version: Version) -> Result<()> {
     .await?;
 
     let half = artifact(vec![hello[..hello.len() / 2].to_vec()], |_| {})?;
-    let image = pulled(&house, "half", &half).await?;
+    let image = house.pulled("half", &half).await?;
     let container = created(&pod, "half", &image, "/").await?;
     expect_start(
         &container,
@@ -105,7 +99,7 @@ async fn artifacts(version: Version) -> Result<()> {
     .await?;
 
     let two = artifact(vec![hello.clone(), guest("probe.wasm")?], |_| {})?;
-    let image = pulled(&house, "two", &two).await?;
+    let image = house.pulled("two", &two).await?;
     let container = created(&pod, "two", &image, "/").await?;
     let digests = [two.layers[0].digest(), two.layers[1].digest()];
     expect_start(
@@ -118,14 +112,14 @@ async fn artifacts(version: Version) -> Result<()> {
     let foreign = artifact(vec![hello.clone()], |config| {
         config["architecture"] = json!("riscv64")
     })?;
-    let image = pulled(&house, "foreign", &foreign).await?;
+    let image = house.pulled("foreign", &foreign).await?;
     let container = created(&pod, "foreign", &image, "/").await?;
     expect_start(&container, Code::InvalidArgument, &[&image, "riscv64"]).await?;
 
     let future = artifact(vec![guest("future-interface.wasm")?], |config| {
         config["os"] = json!("wasip2")
     })?;
-    let image = pulled(&house, "future", &future).await?;
+    let image = house.pulled("future", &future).await?;
     let container = created(&pod, "future", &image, "/").await?;
     expect_start(
         &container,
@@ -135,14 +129,14 @@ async fn artifacts(version: Version) -> Result<()> {
     .await?;
 
     let exports = artifact(vec![guest("exports.wasm")?], |_| {})?;
-    let image = pulled(&house, "exports", &exports).await?;
+    let image = house.pulled("exports", &exports).await?;
     let container = created(&pod, "exports", &image, "#nope").await?;
     expect_start(&container, Code::NotFound, &["`nope`", "`say`"]).await?;
 
     let file = image::Rootfs::new()
         .file("/app.wasm", hello.clone())
         .build()?;
-    let image = pulled(&house, "file", &file).await?;
+    let image = house.pulled("file", &file).await?;
     let container = created(&pod, "file", &image, "/missing.wasm").await?;
     expect_start(
         &container,
@@ -153,7 +147,7 @@ async fn artifacts(version: Version) -> Result<()> {
 
     // The pod is as good as before.
     let sound = artifact(vec![hello], |_| {})?;
-    let image = pulled(&house, "sound", &sound).await?;
+    let image = house.pulled("sound", &sound).await?;
     let container = created(&pod, "sound", &image, "/").await?;
     container.start().await?;
     assert_eq!(container.wait().await?.exit_code, 0);
@@ -213,12 +207,9 @@ async fn pods(version: Version) -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = pulled(
-        &house,
-        "hello",
-        &artifact(vec![guest("hello.wasm")?], |_| {})?,
-    )
-    .await?;
+    let image = house
+        .pulled("hello", &artifact(vec![guest("hello.wasm")?], |_| {})?)
+        .await?;
 
     // A typing mistake in an annotation of ours, of the pod and of a container.
     let ran = cri

@@ -6,19 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cri_tests::{House, house};
-use harness::{CriContainer, Version, guest, image, until};
+use harness::{CriContainer, Version, until};
 use k8s_cri::v1::{ExecSyncRequest, NamespaceMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-async fn probe(house: &House) -> Result<String> {
-    let image = image::cncf(guest("probe.wasm")?, "wasip1");
-    let reference = house.registry.push("probe:v1", &image).await?;
-    house.containerd.cri().await?.pull(&reference).await?;
-    Ok(reference)
-}
 
 /// What a probe and a hook are: a command, its exit code and its output.
 async fn at_once(version: Version) -> Result<()> {
@@ -26,7 +19,7 @@ async fn at_once(version: Version) -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = probe(&house).await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     let pod = cri.pod("sampan").run().await?;
     let container = pod
         .container("guest", &image)
@@ -187,7 +180,7 @@ async fn streamed(version: Version) -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = probe(&house).await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     let pod = cri.pod("sampan").run().await?;
     let container = pod
         .container("guest", &image)
@@ -242,7 +235,7 @@ async fn a_container_with_a_terminal_in_a_shared_pid_namespace() -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = probe(&house).await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     let pod = cri.pod("sampan").config(|config| {
         let linux = config.linux.get_or_insert_default();
         let security = linux.security_context.get_or_insert_default();

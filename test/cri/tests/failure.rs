@@ -5,18 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cri_tests::{House, house};
 use harness::process::{children_of, ended, parent_of, signal};
-use harness::{CriContainer, Pod, Version, guest, image, until};
+use harness::{CriContainer, Pod, Version, until};
 use k8s_cri::v1::{ContainerState, PodSandboxState, PodSandboxStatusRequest};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-async fn pulled(house: &House, name: &str) -> Result<String> {
-    let image = image::cncf(guest(&format!("{name}.wasm"))?, "wasip1");
-    let reference = house.registry.push(&format!("{name}:v1"), &image).await?;
-    house.containerd.cri().await?.pull(&reference).await?;
-    Ok(reference)
-}
 
 /// A pod with a container that runs and one that was created, the supervisor and the pod's holder.
 struct Running<'a> {
@@ -95,7 +88,7 @@ async fn killed(version: Version) -> Result<()> {
     let Some(house) = house(version).await? else {
         return Ok(());
     };
-    let image = pulled(&house, "probe").await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
 
     // A guest: the other one runs on, and so does the pod.
     let it = running(&house, &image).await?;
@@ -167,7 +160,7 @@ async fn containerd_killed(version: Version) -> Result<()> {
     let Some(mut house) = house(version).await? else {
         return Ok(());
     };
-    let image = pulled(&house, "probe").await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
 
     // containerd alone: the pod runs on and is its own again.
     let it = running(&house, &image).await?;
@@ -246,8 +239,8 @@ async fn killed_while_compiling_leaves_nothing() -> Result<()> {
     let Some(house) = house(Version::V2).await? else {
         return Ok(());
     };
-    let probe = pulled(&house, "probe").await?;
-    let fresh = pulled(&house, "hello-go").await?;
+    let probe = house.pulled_guest("probe", "wasip1").await?;
+    let fresh = house.pulled_guest("hello-go", "wasip1").await?;
 
     let it = running(&house, &probe).await?;
     for who in ["helper", "supervisor"] {

@@ -6,8 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use anyhow::{Context, Result};
 use cri_tests::{House, house};
-use harness::image::cncf;
-use harness::{CriContainer, Pod, Version, get, guest, listening, post};
+use harness::{CriContainer, Pod, Version, get, listening, post};
 
 /// Waits for the server of a pod; what it has said, if it does not come up.
 async fn server(pod: &Pod<'_>, container: &CriContainer<'_>, port: u16) -> Result<SocketAddr> {
@@ -21,13 +20,6 @@ async fn server(pod: &Pod<'_>, container: &CriContainer<'_>, port: u16) -> Resul
     Ok(address)
 }
 
-async fn pulled(house: &House, name: &str, os: &str) -> Result<String> {
-    let image = cncf(guest(&format!("{name}.wasm"))?, os);
-    let reference = house.registry.push(&format!("{name}:v1"), &image).await?;
-    house.containerd.cri().await?.pull(&reference).await?;
-    Ok(reference)
-}
-
 /// One server, asked several times: every request sees arguments, environment and volumes as a command would.
 async fn every_request(
     house: &House,
@@ -37,7 +29,7 @@ async fn every_request(
     writes: bool,
 ) -> Result<()> {
     let cri = house.containerd.cri().await?;
-    let reference = pulled(house, name, "wasip2").await?;
+    let reference = house.pulled_guest(name, "wasip2").await?;
     let dir = house.containerd.scratch().dir().join(name);
     let (open, shut) = (dir.join("open"), dir.join("shut"));
     for dir in [&open, &shut] {
@@ -154,7 +146,7 @@ async fn a_server_listens_where_it_is_told() -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let reference = pulled(&house, "http-p2", "wasip2").await?;
+    let reference = house.pulled_guest("http-p2", "wasip2").await?;
     let pod = cri.pod("sampan").run().await?;
     let ported = pod
         .container("ported", &reference)
@@ -183,7 +175,7 @@ async fn a_server_in_the_hosts_network_answers() -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let reference = pulled(&house, "http-p2", "wasip2").await?;
+    let reference = house.pulled_guest("http-p2", "wasip2").await?;
     // Free a moment ago; the kernel gives it to nobody else so soon.
     let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let pod = cri.pod("sampan").host_network().run().await?;
@@ -209,7 +201,7 @@ async fn command(version: Version) -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let reference = pulled(&house, "probe-p2", "wasip2").await?;
+    let reference = house.pulled_guest("probe-p2", "wasip2").await?;
     let dir = house.containerd.scratch().dir();
     let (data, hosts, message) = (dir.join("data"), dir.join("hosts"), dir.join("message"));
     fs::create_dir(&data)?;

@@ -3,26 +3,19 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use cri_tests::{House, house, run};
+use cri_tests::{house, run};
 use harness::process::parent_of;
-use harness::{Pod, Version, guest, image, until};
+use harness::{Pod, Version, until};
 
 /// Much less than the grace period that a container is given: it ended by the signal and not by its end.
 const AT_ONCE: Duration = Duration::from_secs(20);
-
-async fn probe(house: &House) -> Result<String> {
-    let image = image::cncf(guest("probe.wasm")?, "wasip1");
-    let reference = house.registry.push("probe:v1", &image).await?;
-    house.containerd.cri().await?.pull(&reference).await?;
-    Ok(reference)
-}
 
 async fn exits(version: Version) -> Result<()> {
     let Some(house) = house(version).await? else {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = probe(&house).await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     for (args, code, reason) in [
         (&["/", "exit", "0"][..], 0, "Completed"),
         (&["/", "exit", "42"], 42, "Error"),
@@ -59,7 +52,7 @@ async fn stops(version: Version) -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = probe(&house).await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     let pod = cri.pod("sampan").run().await?;
     let (code, took) = ended(&pod, "again", &image, 60).await?;
     assert!(code == 143 && took < AT_ONCE, "{code} after {took:?}");
@@ -75,7 +68,7 @@ async fn counts(version: Version) -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = probe(&house).await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     let pod = cri.pod("sampan").run().await?;
     let mut pids = Vec::new();
     for name in ["first", "second"] {

@@ -23,21 +23,16 @@ struct Images {
 }
 
 async fn images(house: &House) -> Result<Images> {
-    let push = async |name: &str, image: &image::Image| {
-        let reference = house.registry.push(&format!("{name}:v1"), image).await?;
-        house.containerd.cri().await?.pull(&reference).await?;
-        anyhow::Ok(reference)
-    };
     let files = image::Rootfs::new()
         .file("/app.wasm", guest("probe.wasm")?)
         .directory("/data", 0o777)
         .entrypoint(["/app.wasm"])
         .build()?;
     Ok(Images {
-        probe: push("probe", &image::cncf(guest("probe.wasm")?, "wasip1")).await?,
-        files: push("files", &files).await?,
-        http: push("http-p2", &image::cncf(guest("http-p2.wasm")?, "wasip2")).await?,
-        busybox: push("busybox", &image::busybox()?).await?,
+        probe: house.pulled_guest("probe", "wasip1").await?,
+        files: house.pulled("files", &files).await?,
+        http: house.pulled_guest("http-p2", "wasip2").await?,
+        busybox: house.pulled("busybox", &image::busybox()?).await?,
     })
 }
 

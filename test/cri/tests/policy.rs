@@ -2,8 +2,7 @@
 
 use anyhow::Result;
 use cri_tests::house_of;
-use harness::image::cncf;
-use harness::{Containerd, Handler, SAMPAN, Version, guest};
+use harness::{Containerd, Handler, SAMPAN, Version};
 use serde_json::json;
 
 async fn settings(version: Version) -> Result<()> {
@@ -18,9 +17,7 @@ async fn settings(version: Version) -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = cncf(guest("probe-p2.wasm")?, "wasip2");
-    let reference = house.registry.push("probe-p2:v1", &image).await?;
-    cri.pull(&reference).await?;
+    let reference = house.pulled_guest("probe-p2", "wasip2").await?;
 
     // A pod's annotation reaches its containers; a container's own counts as well.
     let pod = cri

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use cri_tests::{House, house};
 use futures::future::try_join_all;
 use harness::process::{ended, signal};
-use harness::{Version, guest, image, until};
+use harness::{Version, until};
 use k8s_cri::v1::{
     ContainerState, ContainerStatus, ContainerStatusRequest, RemovePodSandboxRequest,
     StopPodSandboxRequest,
@@ -80,9 +80,7 @@ async fn restarted(version: Version) -> Result<()> {
     let Some(mut house) = house(version).await? else {
         return Ok(());
     };
-    let image = image::cncf(guest("probe.wasm")?, "wasip1");
-    let image = house.registry.push("probe:v1", &image).await?;
-    house.containerd.cri().await?.pull(&image).await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     let (pods, containers) = ticking(&house, &image).await?;
     let mut written = Vec::new();
     for container in &containers {

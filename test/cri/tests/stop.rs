@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use cri_tests::{House, house};
 use futures::future::join_all;
-use harness::{CriContainer, Pod, Version, get, guest, image, listening, until};
+use harness::{CriContainer, Pod, Version, get, listening, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -21,9 +21,7 @@ async fn served<'a>(
     pod: &Pod<'a>,
     name: &str,
 ) -> Result<(CriContainer<'a>, SocketAddr)> {
-    let image = image::cncf(guest(&format!("{name}.wasm"))?, "wasip2");
-    let reference = house.registry.push(&format!("{name}:v1"), &image).await?;
-    house.containerd.cri().await?.pull(&reference).await?;
+    let reference = house.pulled_guest(name, "wasip2").await?;
     let container = pod
         .container(name, &reference)
         .command(["/"])

@@ -7,16 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cri_tests::{House, house};
-use harness::{ContainerBuilder, Cri, Exit, Pod, Version, guest, image};
+use harness::{ContainerBuilder, Cri, Exit, Pod, Version};
 
 const DEFAULT: &str = "/dev/termination-log";
-
-async fn pulled(house: &House, name: &str, os: &str) -> Result<String> {
-    let image = image::cncf(guest(&format!("{name}.wasm"))?, os);
-    let reference = house.registry.push(&format!("{name}:v1"), &image).await?;
-    house.containerd.cri().await?.pull(&reference).await?;
-    Ok(reference)
-}
 
 /// The file as the kubelet makes it: below its directory of the pod, empty, for everybody to write to.
 fn message_file(house: &House, pod: &Pod<'_>, container: &str) -> Result<PathBuf> {
@@ -73,7 +66,7 @@ async fn messages(version: Version) -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = pulled(&house, "probe", "wasip1").await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     // Where the kubelet puts it, and where a manifest may have asked for it.
     for at in [DEFAULT, "/last/words"] {
         let (code, message) = probe(&house, &cri, &image, &["trap"], at).await?;
@@ -117,7 +110,7 @@ async fn a_server_whose_address_is_taken_leaves_a_message() -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = pulled(&house, "http-p2", "wasip2").await?;
+    let image = house.pulled_guest("http-p2", "wasip2").await?;
     let pod = cri.pod("sampan").run().await?;
     let first = pod
         .container("first", &image)
@@ -149,7 +142,7 @@ async fn other_files_are_left_alone() -> Result<()> {
         return Ok(());
     };
     let cri = house.containerd.cri().await?;
-    let image = pulled(&house, "probe", "wasip1").await?;
+    let image = house.pulled_guest("probe", "wasip1").await?;
     let pod = cri.pod("sampan").run().await?;
     let file = message_file(&house, &pod, "another-container")?;
     let container =
