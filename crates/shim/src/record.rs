@@ -31,6 +31,9 @@ pub(crate) struct Record {
 }
 
 const RECORD: &str = "record.json";
+/// How often the namespace's directory may vanish between its making and that of the container's. Each time another
+/// container's end must fall into some microseconds.
+const ATTEMPTS: u32 = 1000;
 
 impl RunDir {
     pub(crate) fn new(run: &Path, namespace: &str, id: &str) -> Self {
@@ -40,10 +43,21 @@ impl RunDir {
     /// Makes the directory, or takes an old one over.
     pub(crate) fn create(&self) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.0)
+        // Another supervisor may remove the namespace's directory, when it is empty, between any two of our steps.
+        let vanished = [io::ErrorKind::NotFound, io::ErrorKind::AlreadyExists];
+        let mut attempts = 0;
+        loop {
+            match fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.0)
+            {
+                Err(error) if vanished.contains(&error.kind()) && attempts < ATTEMPTS => {
+                    attempts += 1;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Where libcontainer keeps its state.
@@ -137,6 +151,23 @@ mod tests {
         dir.remove().expect("removed");
         dir.remove().expect("again");
         assert!(!run.path().join("ns").exists());
+    }
+
+    #[test]
+    fn a_directory_is_made_while_others_remove_the_last() {
+        let run = tempfile::tempdir().expect("temporary directory");
+        let path = run.path();
+        std::thread::scope(|scope| {
+            for id in ["a", "b", "c", "d"] {
+                scope.spawn(move || {
+                    let dir = RunDir::new(path, "ns", id);
+                    for _ in 0..200 {
+                        dir.create().expect("made");
+                        dir.remove().expect("removed");
+                    }
+                });
+            }
+        });
     }
 
     #[test]
