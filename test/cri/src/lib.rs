@@ -1,9 +1,15 @@
 //! What the tests of the shim through CRI share: a containerd with a registry that it may pull from, and short runs.
 #![forbid(unsafe_code)]
 
+mod kubelet;
+mod talk;
+
 use anyhow::{Context, Result};
 use harness::image::{self, Content};
 use harness::{Containerd, ContainerdBuilder, Cri, Exit, Logs, Registry, Version, guest};
+
+pub use kubelet::{Projected, Volumes};
+pub use talk::{At, crictl};
 
 /// A registry and a containerd with CRI that pulls from it.
 #[derive(Debug)]

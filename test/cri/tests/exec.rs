@@ -1,14 +1,12 @@
 //! `kubectl exec`, exec probes and hooks, as CRI carries them out: at once (`ExecSync`) and as a stream (`Exec`, through
 //! crictl); and containers with a terminal.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use cri_tests::{House, house};
-use harness::{CriContainer, Version, until};
+use anyhow::Result;
+use cri_tests::{At, crictl, house};
+use harness::{Version, until};
 use k8s_cri::v1::{ExecSyncRequest, NamespaceMode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -85,14 +83,15 @@ async fn at_once(version: Version) -> Result<()> {
     // The container's end ends what is executed in it.
     let slow = container.exec(["app.wasm", "sleep", "600000"]);
     let (slow, stopped) = tokio::join!(slow, async {
-        let two = async || -> Result<Option<()>> {
+        // What is executed has its id in the list as soon as it runs; the process is there a moment before.
+        let runs = async || -> Result<Option<()>> {
             let text = house
                 .containerd
                 .ctr("k8s.io", &["tasks", "ps", container.id()])
                 .await?;
-            Ok((text.lines().count() == 3).then_some(()))
+            Ok(text.contains("exec_id").then_some(()))
         };
-        until("the process", DEADLINE, two).await?;
+        until("the process", DEADLINE, runs).await?;
         anyhow::Ok(container.stop(0).await?)
     });
     stopped?;
@@ -116,65 +115,6 @@ async fn probes_and_hooks_on_1_7() -> Result<()> {
     at_once(Version::V1_7).await
 }
 
-/// `crictl exec`, whose protocol is kubectl's, in a terminal of the client's (`script`) or not: all that it says. Each of
-/// `talk` is what to wait for and what is typed then.
-async fn crictl(
-    house: &House,
-    container: &CriContainer<'_>,
-    flags: &str,
-    command: &str,
-    talk: &[(&str, &str)],
-) -> Result<String> {
-    let crictl = house.containerd.tools().crictl.display().to_string();
-    let socket = house.containerd.socket().display().to_string();
-    let line = format!(
-        "{crictl} --config /dev/null --runtime-endpoint unix://{socket} exec {flags} {} {command} 2>&1",
-        container.id()
-    );
-    let terminal = flags.contains('t');
-    let mut process = if terminal {
-        let mut script = tokio::process::Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]);
-        script
-    } else {
-        let mut sh = tokio::process::Command::new("sh");
-        sh.args(["-c", &line]);
-        sh
-    };
-    let mut child = process
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .context("start crictl")?;
-    let mut stdin = child.stdin.take();
-    let mut stdout = child.stdout.take().context("it has a stdout")?;
-    let mut said = Vec::new();
-    let conversation = async {
-        for (awaited, typed) in talk {
-            while !String::from_utf8_lossy(&said).contains(awaited) {
-                if stdout.read_buf(&mut said).await? == 0 {
-                    break;
-                }
-            }
-            if let Some(stdin) = &mut stdin {
-                stdin.write_all(typed.as_bytes()).await?;
-            }
-        }
-        if !terminal {
-            stdin = None;
-        }
-        stdout.read_to_end(&mut said).await?;
-        child.wait().await
-    };
-    let ended = tokio::time::timeout(DEADLINE, conversation).await;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    match ended {
-        Ok(ended) => ended.map(|_| said).context("talk to crictl"),
-        Err(_) => anyhow::bail!("{line}: it does not end; it said {said:?}"),
-    }
-}
-
 async fn streamed(version: Version) -> Result<()> {
     let Some(house) = house(version).await? else {
         return Ok(());
@@ -190,7 +130,13 @@ async fn streamed(version: Version) -> Result<()> {
     container.start().await?;
     container.stdout_contains("spinning").await?;
     let says = async |flags: &str, command: &str, talk: &[(&str, &str)]| {
-        crictl(&house, &container, flags, command, talk).await
+        let at = if flags.contains('t') {
+            At::Terminal
+        } else {
+            At::Pipes
+        };
+        let command = format!("exec {flags} {} {command}", container.id());
+        crictl(&house, at, &command, talk).await
     };
     assert_eq!(
         says("", "app.wasm args one", &[]).await?,
