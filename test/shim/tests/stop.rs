@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use harness::{Containerd, Stdio, Task, Version};
 use shim_tests::{containerd, layer};
+use tokio::sync::Mutex;
 
 /// From the signal to the end of a command.
 const AT_ONCE: Duration = Duration::from_millis(100);
-/// Other tests run beside this one on the same processors: one of so many attempts has to be as fast as promised, and
-/// each must end by the signal.
-const ATTEMPTS: usize = 5;
+/// Each of so many ends by the signal, and in the middle of them is what is promised: one that had to wait for a processor
+/// is the machine's.
+const ATTEMPTS: usize = 9;
+
+/// The tests of this file take turns: where there are two processors, two of them would measure each other.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 async fn started<'a>(
     containerd: &'a Containerd,
@@ -27,24 +31,23 @@ async fn started<'a>(
 
 /// Computing, or blocked in a call of the host.
 async fn ends_at_once(guest: &str, states: &[(&[&str], &str)]) -> Result<()> {
+    let _turn = TURN.lock().await;
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
     let image = layer(&containerd, guest).await?;
     for (args, says) in states {
-        let mut fastest = Duration::MAX;
+        let mut times = Vec::new();
         for _ in 0..ATTEMPTS {
             let mut task = started(&containerd, &image, args, says).await?;
             let began = Instant::now();
             task.kill(15).await?;
             assert_eq!(task.wait().await?, 143, "{guest} {args:?}");
-            fastest = fastest.min(began.elapsed());
+            times.push(began.elapsed());
             task.delete().await?;
-            if fastest < AT_ONCE {
-                break;
-            }
         }
-        assert!(fastest < AT_ONCE, "{guest} {args:?}: {fastest:?} at best");
+        times.sort_unstable();
+        assert!(times[ATTEMPTS / 2] < AT_ONCE, "{guest} {args:?}: {times:?}");
     }
     containerd.assert_clean().await
 }
@@ -74,6 +77,7 @@ async fn a_component_ends_at_once_whatever_it_does() -> Result<()> {
 /// The table of `docs/reference.md`.
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_mean_what_the_table_says() -> Result<()> {
+    let _turn = TURN.lock().await;
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
@@ -101,6 +105,7 @@ async fn signals_mean_what_the_table_says() -> Result<()> {
 /// command does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_asked_by_two_signals_and_ended_by_the_others() -> Result<()> {
+    let _turn = TURN.lock().await;
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
