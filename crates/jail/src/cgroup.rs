@@ -4,6 +4,7 @@
 //! reads the mount table once per controller and attaches by `cgroup.procs`; see
 //! [`Entrance::Tasks`] for what that costs.
 
+mod crowd;
 mod hierarchy;
 mod limits;
 mod oom;
@@ -21,6 +22,7 @@ use oci_spec::runtime::LinuxResources;
 use plan::{CgroupDriver, CgroupPlan};
 use rustix::fs::{Mode, OFlags};
 
+pub use crowd::Crowd;
 pub use oom::OomWatch;
 pub use statistics::{IoCount, Stats, StatsV1, StatsV2, UsageV1};
 

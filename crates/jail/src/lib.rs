@@ -39,7 +39,7 @@ mod volumes;
 mod watch;
 mod wire;
 
-pub use cgroup::{Cgroup, IoCount, OomWatch, Stats, StatsV1, StatsV2, UsageV1};
+pub use cgroup::{Cgroup, Crowd, IoCount, OomWatch, Stats, StatsV1, StatsV2, UsageV1};
 pub use child::Child;
 pub use compile::{CompileRequest, enter_compile_jail, spawn_compiler};
 pub use daemon::{Forked, become_subreaper, fork_daemon};

@@ -290,6 +290,7 @@ fn guest(
         limits: GuestLimits {
             stack: policy.stack,
             fuel: policy.fuel,
+            execs: policy.execs,
             ..GuestLimits::below(memory)
         },
         rootfs: policy.rootfs,

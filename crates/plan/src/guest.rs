@@ -143,6 +143,8 @@ pub struct GuestLimits {
     pub stack: u64,
     /// Units of work of one instance; `None` is no limit.
     pub fuel: Option<u64>,
+    /// Processes that are executed beside it at once; the supervisor counts them.
+    pub execs: u32,
 }
 
 impl Default for GuestLimits {
@@ -151,6 +153,7 @@ impl Default for GuestLimits {
             memory: None,
             stack: Self::STACK,
             fuel: None,
+            execs: Self::EXECS,
         }
     }
 }
@@ -161,6 +164,9 @@ impl GuestLimits {
     pub const HEADROOM: u64 = 8 << 20;
     /// Bytes of stack where nobody says anything: wasmtime's own default.
     pub const STACK: u64 = 512 << 10;
+    /// Processes that are executed at once where nobody says anything. Each costs the supervisor six descriptors or so,
+    /// of the 1,024 that a service has by default.
+    pub const EXECS: u32 = 100;
 
     /// The guest's limit under a cgroup limit of `cgroup` bytes (none if not positive): the
     /// headroom less, but at least half of it, so that a small limit leaves the guest something.

@@ -140,6 +140,13 @@ pub(crate) const FUEL: Knob = Knob::pod(
     "units of work (about one per WebAssembly instruction) that a command, or one instance of an HTTP guest, may use; costs 12 to 18 % of its speed",
 )
 .with_ceiling();
+pub(crate) const MAX_EXECS: Knob = Knob::pod(
+    "max-execs",
+    "1 to 1000",
+    "100",
+    "processes that are executed beside the guest at once (`kubectl exec`, probes, hooks); one more is refused",
+)
+.with_ceiling();
 pub(crate) const REQUEST_TIMEOUT: Knob = Knob::pod(
     "request-timeout",
     "duration (`500ms`, `30s`, `1m30s`), or `none`",
@@ -203,7 +210,7 @@ pub(crate) const POOLING: Knob = Knob::pod(
 .of_the_class();
 
 /// All of them, in the order of the reference.
-pub const KNOBS: [&Knob; 18] = [
+pub const KNOBS: [&Knob; 19] = [
     &HTTP_LISTEN,
     &NETWORK,
     &ALLOW_OUTBOUND,
@@ -213,6 +220,7 @@ pub const KNOBS: [&Knob; 18] = [
     &ON_TERM,
     &MAX_STACK,
     &FUEL,
+    &MAX_EXECS,
     &REQUEST_TIMEOUT,
     &MAX_CONCURRENT_REQUESTS,
     &MAX_REQUEST_BODY,

@@ -15,8 +15,9 @@ use plan::ContainerId;
 
 use crate::exec::Exec;
 use crate::failure::{Failure, Kind, Outcome};
-use crate::launch::Beside;
+use crate::launch::{Beside, of_jail};
 use crate::native::Native;
+use crate::places::{Place, Places};
 use crate::process::{Exit, Phase, Process};
 use crate::record::RunDir;
 
@@ -27,6 +28,10 @@ pub(crate) struct Container {
     pub(crate) main: Process,
     /// What was executed beside it, by the id that containerd gave it.
     execs: Mutex<HashMap<String, Arc<Exec>>>,
+    /// Who may execute something beside it; each process holds one.
+    places: Places,
+    /// Those of them that are on their way into the cgroup.
+    entering: Places,
     paused: AtomicBool,
     /// Whether SIGTERM came.
     asked_to_end: AtomicBool,
@@ -69,10 +74,17 @@ pub(crate) enum Runs {
 
 impl Container {
     pub(crate) fn new(parts: Parts, main: Process) -> Self {
+        let places = match &parts.runs {
+            Runs::Guest(beside) => Places::new(beside.launch.guest.limits.execs),
+            // As with runc's shim: the cgroup alone counts.
+            Runs::Holder | Runs::Native(_) => Places::new(u32::MAX),
+        };
         Self {
             parts,
             main,
             execs: Mutex::default(),
+            places,
+            entering: Places::new(u32::MAX),
             paused: AtomicBool::new(false),
             asked_to_end: AtomicBool::new(false),
             oom_kills: AtomicU64::new(0),
@@ -206,6 +218,45 @@ impl Container {
 
     pub(crate) fn all_execs(&self) -> Vec<Arc<Exec>> {
         self.execs().values().cloned().collect()
+    }
+
+    /// A place for one more process beside the first one, which is free again when it is dropped.
+    pub(crate) fn place(&self) -> Outcome<Place> {
+        self.places.take().ok_or_else(|| {
+            Failure::new(
+                Kind::Exhausted,
+                format!(
+                    "container {}: {} processes are executed in it, and more are not allowed (`max-execs`)",
+                    self.id, self.places.all
+                ),
+            )
+        })
+    }
+
+    /// Lets one more process go into the cgroup; it is on its way until this is dropped. Refused where a limit on
+    /// processes, the cgroup's own or of one above, is reached: the kernel would not refuse it everywhere
+    /// ([`Cgroup::crowd`]).
+    pub(crate) fn enter(&self) -> Outcome<Option<Place>> {
+        let crowd = self.cgroup.crowd().map_err(|error| of_jail(&error))?;
+        // Those that are on their way are not counted there yet.
+        let there = 1 + self
+            .all_execs()
+            .iter()
+            .filter(|exec| exec.is_there())
+            .count();
+        let known = there as u64 + u64::from(self.entering.taken());
+        match crowd {
+            Some(crowd) if crowd.tasks.max(known) >= crowd.most => Err(Failure::new(
+                Kind::Exhausted,
+                format!(
+                    "container {}: no process can be added to the {} that {} allows",
+                    self.id,
+                    crowd.most,
+                    crowd.at.join("pids.max").display()
+                ),
+            )),
+            _ => Ok(self.entering.take()),
+        }
     }
 
     /// Exec: adds a process to be started. Valid until the container has stopped.

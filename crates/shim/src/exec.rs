@@ -109,6 +109,7 @@ impl Exec {
         let Some(first) = container.main.child() else {
             return Err(container.main.in_wrong_phase("does not run"));
         };
+        let _entering = container.enter()?;
         let child = jail::join(JoinRequest {
             runner: &beside.runner,
             launch: &Launch {
@@ -145,6 +146,11 @@ impl Exec {
         let (pid, held) = native.exec(&self.plan.process, streams.await?).await?;
         let child = Child::adopt(pid).map_err(|error| of_jail(&error))?;
         Ok((child, held))
+    }
+
+    /// Whether there is a process.
+    pub(crate) fn is_there(&self) -> bool {
+        self.process.child().is_some() && !matches!(self.process.phase(), Phase::Stopped(_))
     }
 
     /// The container has ended: so does this.

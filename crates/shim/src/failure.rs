@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     Exists,
     /// The container is not in the state that the request needs, or the image is refused.
     Precondition,
-    /// Memory, disk or time ran out.
+    /// Memory, disk, time or places ran out.
     Exhausted,
     /// This shim has no such call.
     Unimplemented,

@@ -366,10 +366,12 @@ pub(crate) async fn ready(child: &Child) -> Outcome<Option<Refusal>> {
         .ok_or_else(|| Failure::internal(anyhow::anyhow!("a runner without a wire")))?;
     loop {
         jail::readable(control).await.map_err(Failure::internal)?;
-        match child.read_report().map_err(|error| of_jail(&error))? {
-            Some(Report::Ready) => return Ok(None),
-            Some(Report::Refused(refusal)) => return Ok(Some(refusal)),
-            None => {}
+        match child.read_report() {
+            Ok(Some(Report::Ready)) => return Ok(None),
+            Ok(Some(Report::Refused(refusal))) => return Ok(Some(refusal)),
+            Ok(None) => {}
+            Err(error @ JailError::Silent { .. }) => return Err(silent(child, &error).await),
+            Err(error) => return Err(of_jail(&error)),
         }
     }
 }
@@ -392,6 +394,19 @@ pub(crate) fn of_jail(error: &JailError) -> Failure {
             if source.kind() == std::io::ErrorKind::NotFound =>
         {
             Kind::NotFound
+/// Of a runner that ended without a word: it was killed, by whoever may kill in its cgroup or its pid namespace, or for
+/// want of memory.
+async fn silent(child: &Child, error: &JailError) -> Failure {
+    // It has closed the wire, so its end is near.
+    if jail::readable(child.pidfd()).await.is_ok()
+        && let Ok(Some(status @ 129..)) = child.reap()
+    {
+        let message = format!("{error}: it was killed by signal {}", status - 128);
+        return Failure::new(Kind::Precondition, message);
+    }
+    of_jail(error)
+}
+
         }
         JailError::RootfsOption { .. }
         | JailError::NamespaceKind { .. }
@@ -423,3 +438,13 @@ pub(crate) fn of_store(error: StoreError) -> Failure {
     };
     Failure::new(kind, format!("{:#}", anyhow::Error::new(error)))
 }
+        JailError::System { source, .. } if is_want(source) => Kind::Exhausted,
+/// Whether the system has no more of something: processes, descriptors, memory.
+fn is_want(error: &std::io::Error) -> bool {
+    use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
+    matches!(
+        error.raw_os_error(),
+        Some(EAGAIN | EMFILE | ENFILE | ENOMEM)
+    )
+}
+

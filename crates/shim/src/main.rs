@@ -22,6 +22,7 @@ mod node;
 mod on_term;
 mod oom;
 mod options;
+mod places;
 mod process;
 mod record;
 mod reference;

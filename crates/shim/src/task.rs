@@ -159,6 +159,14 @@ impl TaskService {
 
     async fn start_exec(&self, container: Arc<Container>, exec: Arc<Exec>) -> Outcome<u32> {
         let _turn = exec.process.turn().await;
+        exec.process.can_start()?;
+        let place = match container.place() {
+            Ok(place) => place,
+            Err(failure) => {
+                exec.process.given_up();
+                return Err(failure);
+            }
+        };
         exec.start(&self.supervisor, &container).await?;
         let pid = exec.process.pid();
         self.supervisor.events.publish(&TaskExecStarted {
@@ -170,6 +178,8 @@ impl TaskService {
         let (supervisor, exec) = (self.supervisor.clone(), exec.clone());
         tokio::spawn(async move {
             let exit = exec.process.reap().await;
+            // Whoever hears of its end may execute something else.
+            drop(place);
             exec.process.close().await;
             let _turn = exec.process.turn().await;
             supervisor.events.publish(&TaskExit {

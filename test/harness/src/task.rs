@@ -527,15 +527,12 @@ impl Task<'_> {
     ///
     /// # Errors
     /// What containerd says, with its code.
-    pub async fn pids(&mut self) -> Result<Vec<u32>, Status> {
+    pub async fn pids(&self) -> Result<Vec<u32>, Status> {
         let list = api::ListPidsRequest {
             container_id: self.id.clone(),
         };
-        let answer = self
-            .tasks
-            .list_pids(self.client.metadata(list))
-            .await?
-            .into_inner();
+        let answer = self.service().list_pids(self.request(list)).await?;
+        let answer = answer.into_inner();
         Ok(answer
             .processes
             .into_iter()

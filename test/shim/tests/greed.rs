@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use futures::future::{join_all, try_join_all};
 use harness::process::parent_of;
-use harness::{Containerd, Stdio, Task, Version, until};
+use harness::{Containerd, Exec, Stdio, Task, Version, until};
 use serde_json::json;
 use shim_tests::{containerd, layer, rootfs};
+use tonic::{Code, Status};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const FLOODED: Duration = Duration::from_secs(100);
@@ -154,5 +156,155 @@ async fn a_flood_of_output_is_held_nowhere() -> Result<()> {
         assert_eq!(task.wait().await?, 0);
         task.delete().await?;
     }
+    containerd.assert_clean().await
+}
+
+/// Executes so many sleepers at once: those that sleep, and what the others were told.
+async fn sleepers<'t>(task: &'t Task<'_>, number: usize) -> Result<(Vec<Exec<'t>>, Vec<Status>)> {
+    let started = try_join_all((0..number).map(async |_| {
+        let mut exec = task.exec(["/", "sleep", "600000"]).add().await?;
+        let started = exec.start().await;
+        if started.is_err() {
+            // As every client does with what did not start.
+            exec.delete().await.context("delete what did not start")?;
+        }
+        anyhow::Ok(started.map(|_| exec))
+    }))
+    .await?;
+    let (mut asleep, mut refused) = (Vec::new(), Vec::new());
+    for one in started {
+        match one {
+            Ok(exec) => asleep.push(exec),
+            Err(status) => refused.push(status),
+        }
+    }
+    Ok((asleep, refused))
+}
+
+async fn woken(asleep: Vec<Exec<'_>>) -> Result<()> {
+    let ends = asleep.into_iter().map(async |exec| {
+        exec.kill(15).await?;
+        let status = exec.wait().await?;
+        exec.delete().await?;
+        ensure!(status == 143, "a sleeper ended with {status}");
+        anyhow::Ok(())
+    });
+    join_all(ends).await.into_iter().collect()
+}
+
+/// Each refusal says what is exhausted, and how many there may be.
+fn all_say(refused: &[Status], parts: &[&str]) {
+    for status in refused {
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        for part in parts {
+            assert!(status.message().contains(part), "{part}: {status}");
+        }
+    }
+}
+
+/// Descriptors that a process has open.
+fn descriptors(pid: u32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// Hundreds at once: so many as are allowed run, each of the others is told why it does not, and when all is over nothing
+/// is different from before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_execs_is_bounded() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let image = layer(&containerd, "probe.wasm").await?;
+    let beside = Neighbour::new(&containerd, &image).await?;
+    let own = Neighbour::new(&containerd, &image).await?;
+    let task = &own.task;
+    let supervisor = parent_of(task.pid())?;
+    // What the first one costs for good, such as a connection, is not the flood's.
+    assert_eq!(task.exec(["/", "exit", "3"]).run().await?.status, 3);
+    let before = descriptors(supervisor)?;
+
+    let (asleep, refused) = sleepers(task, 300).await?;
+    assert_eq!((asleep.len(), refused.len()), (100, 200));
+    all_say(&refused, &[task.id(), "100", "max-execs"]);
+    assert_eq!(task.pids().await?.len(), 101);
+    // A place that is free again is free at once.
+    let mut asleep = asleep;
+    let last = asleep.pop().context("one of them")?;
+    woken(vec![last]).await?;
+    assert_eq!(task.exec(["/", "exit", "4"]).run().await?.status, 4);
+    woken(asleep).await?;
+
+    until("all to be as before", DEADLINE, async || {
+        let same = descriptors(supervisor)? <= before && task.pids().await?.len() == 1;
+        Ok(same.then_some(()))
+    })
+    .await
+    .with_context(|| {
+        format!(
+            "{before} descriptors before, {:?} now",
+            descriptors(supervisor)
+        )
+    })?;
+    own.ends_well().await?;
+    beside.ends_well().await?;
+    containerd.assert_clean().await
+}
+
+/// A pod may say how many it wants; that they end at once is no reason to lose an exit code.
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_short_execs_all_end_as_they_say() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let image = layer(&containerd, "probe.wasm").await?;
+    let mut task = containerd
+        .task(&image)
+        .args(["/", "tick", "10"])
+        .annotation("sampan.dev/max-execs", "500")
+        .create()
+        .await?;
+    task.start().await?;
+    task.stdout_contains("tick 1\n").await?;
+    let all = (0..300_u32).map(async |number| {
+        let code = (number % 200).to_string();
+        let output = task.exec(["/", "exit", &code]).run().await?;
+        anyhow::Ok((number % 200, output.status))
+    });
+    for (code, status) in try_join_all(all).await? {
+        assert_eq!(status, code);
+    }
+    assert_eq!(task.pids().await?.len(), 1);
+    task.kill(9).await?;
+    assert_eq!(task.wait().await?, 137);
+    task.delete().await?;
+    containerd.assert_clean().await
+}
+
+/// The limit on processes of the container, or of the pod that it is in, counts for what is executed too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_processes_bounds_execs() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let image = layer(&containerd, "probe.wasm").await?;
+    let beside = Neighbour::new(&containerd, &image).await?;
+    let builder = containerd.task(&image).args(["/", "tick", "10"]);
+    let mut task = builder
+        .spec(|spec| spec["linux"]["resources"]["pids"] = json!({ "limit": 20 }))
+        .create()
+        .await?;
+    task.start().await?;
+    task.stdout_contains("tick 1\n").await?;
+    let (asleep, refused) = sleepers(&task, 60).await?;
+    // The container's own process counts.
+    assert_eq!((asleep.len(), refused.len()), (19, 41));
+    all_say(&refused, &[task.id(), "20", "pids.max"]);
+    assert_eq!(task.pids().await?.len(), 20);
+    woken(asleep).await?;
+    assert_eq!(task.exec(["/", "exit", "5"]).run().await?.status, 5);
+    task.kill(9).await?;
+    assert_eq!(task.wait().await?, 137);
+    task.delete().await?;
+    beside.ends_well().await?;
     containerd.assert_clean().await
 }

@@ -175,11 +175,11 @@ fn text(at: &Path, file: &str) -> Result<String, JailError> {
     }
 }
 
-fn number(at: &Path, file: &str) -> Result<u64, JailError> {
+pub(super) fn number(at: &Path, file: &str) -> Result<u64, JailError> {
     Ok(text(at, file)?.trim().parse().unwrap_or(0))
 }
 
-fn limit(at: &Path, file: &str, none: u64) -> Result<u64, JailError> {
+pub(super) fn limit(at: &Path, file: &str, none: u64) -> Result<u64, JailError> {
     Ok(text(at, file)?.trim().parse().unwrap_or(none))
 }
 

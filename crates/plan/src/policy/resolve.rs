@@ -5,8 +5,8 @@ use crate::policy::reading::{Layers, Reading, Source};
 use crate::policy::setting::{Bytes, Count, Place, StackSize, Word};
 use crate::policy::{
     ACCESS_LOG, ALLOW_OUTBOUND, CONFIG_DIR, DISABLE_PROPOSALS, FUEL, HTTP_LISTEN, LOG_REQUEST_ID,
-    MAX_CONCURRENT_REQUESTS, MAX_INSTANCE_AGE, MAX_REQUEST_BODY, MAX_STACK, NAME_LOOKUP, NETWORK,
-    ON_TERM, POOLING, REQUEST_TIMEOUT, REUSE_INSTANCES, ROOTFS, Setting,
+    MAX_CONCURRENT_REQUESTS, MAX_EXECS, MAX_INSTANCE_AGE, MAX_REQUEST_BODY, MAX_STACK, NAME_LOOKUP,
+    NETWORK, ON_TERM, POOLING, REQUEST_TIMEOUT, REUSE_INSTANCES, ROOTFS, Setting,
 };
 use crate::{AccessLog, EngineSettings, Network, Reach, RootAccess, Serving};
 
@@ -29,6 +29,8 @@ pub struct Policy {
     pub stack: u64,
     /// Units of work that it has.
     pub fuel: Option<u64>,
+    /// Processes that are executed beside it at once.
+    pub execs: u32,
     /// How requests are served.
     pub serving: Serving,
     /// How its code is made and its instances are.
@@ -67,6 +69,7 @@ impl Policy {
             on_term: reading.optional::<Word>(&ON_TERM).map(|word| word.0),
             stack: reading.take::<StackSize>(&MAX_STACK).0,
             fuel,
+            execs: reading.take::<Count<1, 1000>>(&MAX_EXECS).0,
             serving: Serving {
                 request_timeout: reading.take::<Option<Duration>>(&REQUEST_TIMEOUT),
                 max_requests: reading.take::<Count<1, 1000>>(&MAX_CONCURRENT_REQUESTS).0,

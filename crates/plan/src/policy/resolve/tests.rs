@@ -43,8 +43,8 @@ fn the_table_is_sound() {
     assert_eq!(policy.serving, Serving::default());
     assert_eq!(policy.engine, EngineSettings::default());
     assert_eq!(
-        (policy.stack, policy.fuel, policy.rootfs),
-        (512 << 10, None, RootAccess::ReadWrite)
+        (policy.stack, policy.fuel, policy.execs, policy.rootfs),
+        (512 << 10, None, 100, RootAccess::ReadWrite)
     );
     let mut names: Vec<_> = KNOBS.iter().map(|knob| knob.name).collect();
     names.sort_unstable();
