@@ -24,7 +24,15 @@ wait
 /// Pushes them all.
 pub(crate) async fn push(registry: &Registry) -> Result<()> {
     let busybox = Busybox::find()?;
-    let simple = |mark: &str| busybox.rootfs().file(&format!("/{mark}"), "").build();
+    // One of them is started and removed at once: a program that ends by itself could do so between two steps of
+    // containerd, which then refuses to remove what it still takes for running.
+    let simple = |mark: &str| {
+        busybox
+            .rootfs()
+            .file(&format!("/{mark}"), "")
+            .cmd(["sleep", "3600"])
+            .build()
+    };
     let user = |user: &str| busybox.rootfs().config("User", json!(user)).build();
 
     for (name, image) in [
