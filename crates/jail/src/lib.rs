@@ -25,6 +25,7 @@ mod join;
 mod leftovers;
 #[cfg(feature = "native")]
 pub mod native;
+mod owners;
 mod privileges;
 mod rootfs;
 mod seccomp;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use plan::Owners;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
@@ -16,6 +17,7 @@ use rustix::mount::{
 
 use crate::error::JailError;
 use crate::leftovers::unmount_rootfs;
+use crate::owners::{self, Mappings};
 use crate::sys::{self, MountAttr};
 
 /// A mount as containerd's Create request has it.
@@ -59,17 +61,27 @@ impl Rootfs {
             .map(Options::parse)
             .collect::<Result<Vec<_>, _>>()?;
         if let ([one], [options]) = (mounts, parsed.as_slice()) {
+            let found = |mount| Self {
+                mount,
+                readonly: options.readonly,
+                attached: None,
+            };
+            if let Some(owners) = &options.owners {
+                return mapped(one, options, owners, fallback_target).map(found);
+            }
             match detached(one, options) {
-                Ok(mount) => {
-                    return Ok(Self {
-                        mount,
-                        readonly: options.readonly,
-                        attached: None,
-                    });
-                }
+                Ok(mount) => return Ok(found(mount)),
                 Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) if !options.bind => {}
                 Err(errno) => return Err(failed(one)(errno.into())),
             }
+        }
+        if let Some(one) = mounts
+            .iter()
+            .zip(&parsed)
+            .find_map(|(one, options)| options.owners.as_ref().map(|_| one))
+        {
+            // No snapshotter does that.
+            return Err(failed(one)(io::ErrorKind::Unsupported.into()));
         }
         // The place is ours alone: the bundle's.
         let at = fallback_target;
@@ -106,6 +118,16 @@ impl Rootfs {
             readonly: false,
             attached: None,
         })
+    }
+
+    /// Takes devices and set-user-id files away, on every mount of it.
+    pub(crate) fn harden(&self) -> Result<(), JailError> {
+        let attr = MountAttr {
+            set: sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV,
+            ..MountAttr::default()
+        };
+        sys::mount_setattr(self.mount.as_fd(), true, &attr)
+            .map_err(JailError::system("take devices and set-user-id files away"))
     }
 
     /// Its root, for `openat2` with `RESOLVE_IN_ROOT`: nothing else can be reached through it.
@@ -163,6 +185,8 @@ struct Options {
     attributes: MountAttrFlags,
     /// For the filesystem: a key and perhaps a value.
     data: Vec<(String, Option<String>)>,
+    /// Whom the image's files belong to in a user namespace.
+    owners: Option<Owners>,
 }
 
 impl Options {
@@ -173,8 +197,29 @@ impl Options {
             readonly: false,
             attributes: MountAttrFlags::empty(),
             data: Vec::new(),
+            owners: None,
+        };
+        let mut owners = Owners {
+            uids: Vec::new(),
+            gids: Vec::new(),
+            recursive: false,
         };
         for option in &one.options {
+            // These are not the filesystem's but containerd's own mounting code's.
+            let mapping = |list: &mut Vec<_>, text| {
+                *list = owners::parse(text).ok_or_else(|| JailError::RootfsOption {
+                    option: option.clone(),
+                })?;
+                Ok(())
+            };
+            if let Some(text) = option.strip_prefix("uidmap=") {
+                mapping(&mut owners.uids, text)?;
+                continue;
+            }
+            if let Some(text) = option.strip_prefix("gidmap=") {
+                mapping(&mut owners.gids, text)?;
+                continue;
+            }
             match option.as_str() {
                 "bind" => parsed.bind = true,
                 "rbind" => (parsed.bind, parsed.recursive) = (true, true),
@@ -189,11 +234,7 @@ impl Options {
                 | "rprivate" => {}
                 // For userspace alone, by the convention of mount(8).
                 _ if option.starts_with("X-") || option.starts_with("x-") => {}
-                // These are not the filesystem's but containerd's own mounting code's.
-                _ if option == "loop"
-                    || option.starts_with("uidmap=")
-                    || option.starts_with("gidmap=") =>
-                {
+                "loop" => {
                     return Err(JailError::RootfsOption {
                         option: option.clone(),
                     });
@@ -204,6 +245,15 @@ impl Options {
                 }),
             }
         }
+        parsed.owners = match (owners.uids.is_empty(), owners.gids.is_empty()) {
+            (true, true) => None,
+            (false, false) => Some(owners),
+            _ => {
+                return Err(JailError::RootfsOption {
+                    option: "uidmap and gidmap, one without the other".to_owned(),
+                });
+            }
+        };
         Ok(parsed)
     }
 
@@ -267,6 +317,67 @@ fn detached(one: &RootfsMount, options: &Options) -> Result<OwnedFd, Errno> {
     }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// With other owners. containerd's snapshotters want the image's files mapped, and leave what the container writes to as
+/// it is: its owner there is the container's root already.
+fn mapped(
+    one: &RootfsMount,
+    options: &Options,
+    owners: &Owners,
+    at: &Path,
+) -> Result<OwnedFd, JailError> {
+    let failed = |errno: Errno| JailError::Rootfs {
+        what: format!("{} {}", one.fstype, one.source),
+        source: errno.into(),
+    };
+    let mut mappings = Mappings::default();
+    if options.bind {
+        let tree = detached(one, options).map_err(failed)?;
+        let owner = owners::owner(&tree)?;
+        let given = owners
+            .uids
+            .iter()
+            .any(|(_, outside, count)| (*outside..outside.saturating_add(*count)).contains(&owner));
+        if !given {
+            mappings.give(tree.as_fd(), owners)?;
+        }
+        return Ok(tree);
+    }
+    // overlayfs itself knows no mapping, but takes layers that have one: each is put over itself.
+    let layers: Vec<String> = options
+        .data
+        .iter()
+        .filter(|(key, _)| key == "lowerdir")
+        .filter_map(|(_, value)| value.as_deref())
+        .flat_map(split_layers)
+        .collect();
+    owners::out_of_sight(|| {
+        for layer in &layers {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let tree = open_tree(CWD, layer.as_str(), flags).map_err(failed)?;
+            mappings.give(tree.as_fd(), owners)?;
+            move_mount(
+                &tree,
+                "",
+                CWD,
+                layer.as_str(),
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+            )
+            .map_err(failed)?;
+        }
+        match detached(one, options) {
+            Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {}
+            made => return made.map_err(failed),
+        }
+        std::fs::create_dir_all(at).map_err(|source| JailError::Rootfs {
+            what: at.display().to_string(),
+            source,
+        })?;
+        attached(one, options, at).map_err(failed)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        open_tree(CWD, at, flags).map_err(failed)
+    })
 }
 
 /// The older way: mount(2), at a path.
@@ -342,10 +453,21 @@ mod tests {
                 ("userxattr".to_owned(), None)
             ]
         );
-        let error = Options::parse(&overlay(&["uidmap=0:1:2"]))
-            .expect_err("not ours")
-            .to_string();
-        assert!(error.contains("uidmap=0:1:2"), "{error}");
+        let owners = Options::parse(&overlay(&["uidmap=0:1:2", "gidmap=0:3:4"]))
+            .expect("valid")
+            .owners
+            .expect("mapped");
+        assert_eq!(
+            (owners.uids, owners.gids),
+            (vec![(0, 1, 2)], vec![(0, 3, 4)])
+        );
+        for wrong in ["loop", "uidmap=0:1", "gidmap=x", "uidmap=0:1:2"] {
+            let error = Options::parse(&overlay(&[wrong]))
+                .expect_err("not ours")
+                .to_string();
+            let name = wrong.split('=').next().expect("a name");
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use crate::cgroup::{Cgroup, Entrance};
 use crate::child::{Child, View, in_words, word};
 use crate::error::JailError;
+use crate::owners::{self, Mappings};
 use crate::rootfs::Rootfs;
 use crate::step::{Failed, Step};
 use crate::sys::{self, Cloned};
@@ -59,12 +60,17 @@ pub fn spawn(request: SpawnRequest<'_>) -> Result<Child, JailError> {
         cgroup,
     } = request;
     let namespaces = Namespaces::prepare(&launch.jail)?;
+    let mut mappings = Mappings::default();
     let volumes = launch
         .jail
         .mounts
         .iter()
-        .map(volumes::open)
+        .map(|mount| volumes::open(mount, &mut mappings))
         .collect::<Result<Vec<Volume>, _>>()?;
+    if namespaces.user.is_some() {
+        // The runner has no rights over the mount there that it could do this with.
+        rootfs.harden()?;
+    }
     let view = View {
         mounted: volumes
             .iter()
@@ -273,22 +279,7 @@ pub(crate) fn accompany(
     }
     if namespaces.user == Some(User::New) {
         heard(control)?;
-        for (file, mappings) in [
-            ("uid_map", &plan.uid_mappings),
-            ("gid_map", &plan.gid_mappings),
-        ] {
-            let text: String = mappings
-                .iter()
-                .map(|(inside, outside, count)| format!("{inside} {outside} {count}\n"))
-                .collect();
-            std::fs::write(format!("/proc/{}/{file}", child.pid()), text).map_err(|source| {
-                JailError::Inside {
-                    step: Step::MapIds.to_string(),
-                    what: format!(" ({file})"),
-                    source,
-                }
-            })?;
-        }
+        owners::map(child.pid(), &plan.uid_mappings, &plan.gid_mappings)?;
         word(control)?;
     }
     Ok(())

@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 
 use crate::error::JailError;
+use crate::owners::Mappings;
 use crate::sys::{self, MountAttr};
 
 /// One mount, detached, and what it will be in the container.
@@ -21,9 +22,13 @@ pub(crate) struct Volume {
 }
 
 /// Opens what the plan wants mounted.
-pub(crate) fn open(plan: &MountPlan) -> Result<Volume, JailError> {
+pub(crate) fn open(plan: &MountPlan, mappings: &mut Mappings) -> Result<Volume, JailError> {
     let mount = match &plan.source {
-        MountSource::Bind { path, recursive } => {
+        MountSource::Bind {
+            path,
+            recursive,
+            owners,
+        } => {
             let failed = |source: std::io::Error| JailError::Volume {
                 destination: plan.destination.clone(),
                 path: path.clone(),
@@ -53,6 +58,18 @@ pub(crate) fn open(plan: &MountPlan) -> Result<Volume, JailError> {
                 ..MountAttr::default()
             };
             sys::mount_setattr(tree.as_fd(), true, &attr).map_err(failed)?;
+            if let Some(owners) = owners {
+                mappings.give(tree.as_fd(), owners).map_err(|error| {
+                    let JailError::System { source, .. } = error else {
+                        return error;
+                    };
+                    JailError::Mount {
+                        destination: plan.destination.clone(),
+                        attempt: "map the owners of its files, which its file system may not be able to",
+                        source,
+                    }
+                })?;
+            }
             tree
         }
         MountSource::Tmpfs { options } => {

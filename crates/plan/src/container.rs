@@ -9,8 +9,8 @@ use oci_spec::runtime::{
 
 use crate::{
     Annotations, CgroupDriver, Entry, GuestLimits, GuestPlan, HttpListen, Isolation, JailPlan,
-    Layers, MountPlan, MountSource, Namespace, NodeConfig, Options, Policy, Propagation, Rlimit,
-    RootAccess, Sysctl, User, termination,
+    Layers, MountPlan, MountSource, Namespace, NodeConfig, Options, Owners, Policy, Propagation,
+    Rlimit, RootAccess, Sysctl, User, termination,
 };
 
 /// A container as containerd asked for it, checked and typed.
@@ -346,12 +346,16 @@ fn jail(spec: &Spec, faults: &mut Faults) -> JailPlan {
             value: value.clone(),
         })
         .collect();
+    let ids = (
+        mappings(linux.and_then(|linux| linux.uid_mappings().as_ref())),
+        mappings(linux.and_then(|linux| linux.gid_mappings().as_ref())),
+    );
     let mounts = spec
         .mounts()
         .iter()
         .flatten()
         .enumerate()
-        .filter_map(|(index, mount)| guest_mount(index, mount, faults))
+        .filter_map(|(index, mount)| guest_mount(index, mount, &ids, faults))
         .collect();
     let user = process.map(|process| process.user());
     JailPlan {
@@ -378,21 +382,38 @@ fn jail(spec: &Spec, faults: &mut Faults) -> JailPlan {
             .map(rlimit)
             .collect(),
         oom_score_adj: process.and_then(Process::oom_score_adj),
-        uid_mappings: linux
-            .and_then(|linux| linux.uid_mappings().as_ref())
-            .map(|all| mappings(all))
-            .unwrap_or_default(),
-        gid_mappings: linux
-            .and_then(|linux| linux.gid_mappings().as_ref())
-            .map(|all| mappings(all))
-            .unwrap_or_default(),
+        uid_mappings: ids.0,
+        gid_mappings: ids.1,
     }
 }
 
-fn mappings(all: &[LinuxIdMapping]) -> Vec<(u32, u32, u32)> {
-    all.iter()
+/// Mappings of user ids and of group ids.
+type Ids = (Vec<(u32, u32, u32)>, Vec<(u32, u32, u32)>);
+
+fn mappings(all: Option<&Vec<LinuxIdMapping>>) -> Vec<(u32, u32, u32)> {
+    all.into_iter()
+        .flatten()
         .map(|one| (one.container_id(), one.host_id(), one.size()))
         .collect()
+}
+
+/// The mapping of a mount: its own, or the container's where an option asks for one without saying which (OCI
+/// runtime-spec, "Mounts").
+fn owners(mount: &Mount, ids: &Ids, ridmap: bool, idmap: bool) -> Option<Owners> {
+    let own = (
+        mappings(mount.uid_mappings().as_ref()),
+        mappings(mount.gid_mappings().as_ref()),
+    );
+    let (uids, gids) = match own {
+        (uids, gids) if !uids.is_empty() && !gids.is_empty() => (uids, gids),
+        _ if ridmap || idmap => ids.clone(),
+        _ => return None,
+    };
+    Some(Owners {
+        uids,
+        gids,
+        recursive: ridmap,
+    })
 }
 
 const fn isolation(kind: LinuxNamespaceType) -> Option<Isolation> {
@@ -440,7 +461,7 @@ fn rlimit(limit: &PosixRlimit) -> Rlimit {
 /// termination log, stay visible.
 const NO_PLACE: [&str; 5] = ["/proc", "/sys", "/dev", "/dev/pts", "/dev/shm"];
 
-fn guest_mount(index: usize, mount: &Mount, faults: &mut Faults) -> Option<MountPlan> {
+fn guest_mount(index: usize, mount: &Mount, ids: &Ids, faults: &mut Faults) -> Option<MountPlan> {
     let field = |part: &str| format!("mounts[{index}].{part}");
     let Some(destination) = plain_absolute(mount.destination()) else {
         faults.add(
@@ -474,6 +495,7 @@ fn guest_mount(index: usize, mount: &Mount, faults: &mut Faults) -> Option<Mount
             MountSource::Bind {
                 path,
                 recursive: has("rbind"),
+                owners: owners(mount, ids, has("ridmap"), has("idmap")),
             }
         }
         "tmpfs" => MountSource::Tmpfs {

@@ -87,6 +87,8 @@ pub enum MountSource {
         path: PathBuf,
         /// Whether mounts below it come along.
         recursive: bool,
+        /// Whom its files belong to in the container, where that is not whom they belong to on the host.
+        owners: Option<Owners>,
     },
     /// An empty directory in memory, private to the container; the options are the kernel's
     /// (`size=65536k`, `mode=1777`).
@@ -94,6 +96,17 @@ pub enum MountSource {
         /// Joined with commas.
         options: String,
     },
+}
+
+/// A mapping of the owners of files: inside, outside, count (mount_setattr(2), "ID-mapped mounts").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owners {
+    /// Of user ids.
+    pub uids: Vec<(u32, u32, u32)>,
+    /// Of group ids.
+    pub gids: Vec<(u32, u32, u32)>,
+    /// Whether it holds for mounts below as well.
+    pub recursive: bool,
 }
 
 /// How mounts made later travel (Kubernetes: `mountPropagation`).

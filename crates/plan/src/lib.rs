@@ -36,7 +36,8 @@ pub use grants::{Access, Mounted, Preopen, preopens};
 pub use guest::{AccessLog, GuestLimits, GuestPlan, Network, Reach, RootAccess, Serving};
 pub use http::HttpListen;
 pub use jail::{
-    Isolation, JailPlan, MountPlan, MountSource, Namespace, Propagation, Rlimit, Sysctl, User,
+    Isolation, JailPlan, MountPlan, MountSource, Namespace, Owners, Propagation, Rlimit, Sysctl,
+    User,
 };
 pub use node::{CompileConfig, NodeConfig, NodeConfigError, StoreConfig};
 pub use options::{CgroupDriver, Options};

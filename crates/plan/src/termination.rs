@@ -53,6 +53,7 @@ mod tests {
         MountPlan {
             destination: destination.to_owned(),
             source: MountSource::Bind {
+                owners: None,
                 path: source.into(),
                 recursive: true,
             },

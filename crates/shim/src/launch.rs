@@ -10,7 +10,7 @@ use jail::{
     Cgroup, Child, Filter, JailError, Launch, Refusal, RefusalKind, Report, Rootfs, RootfsMount,
     SpawnRequest,
 };
-use plan::{CgroupDriver, Digest, EngineSettings, Options, Plan, Role};
+use plan::{CgroupDriver, Digest, EngineSettings, MountSource, Options, Plan, Role};
 use store::{Artifact, Limits, Store, StoreError};
 use tokio::sync::oneshot;
 
@@ -324,6 +324,24 @@ async fn native(
     opened: Opened,
     made: &mut Made,
 ) -> Outcome<(Child, Runs)> {
+    let mapped = |mount: &plan::MountPlan| {
+        matches!(
+            mount.source,
+            MountSource::Bind {
+                owners: Some(_),
+                ..
+            }
+        )
+    };
+    if let Some(mount) = plan.jail.mounts.iter().find(|mount| mapped(mount)) {
+        return Err(Failure::new(
+            Kind::Unimplemented,
+            format!(
+                "mount {}: a native container in a pod with a user namespace of its own (hostUsers: false) is not implemented: libcontainer cannot map the owners of a mount's files",
+                mount.destination
+            ),
+        ));
+    }
     let state = made.dir.native();
     std::fs::create_dir_all(&state).map_err(Failure::internal)?;
     // libcontainer looks for the rootfs where the spec says; there it must be mounted.
@@ -376,6 +394,19 @@ pub(crate) async fn ready(child: &Child) -> Outcome<Option<Refusal>> {
     }
 }
 
+/// Of a runner that ended without a word: it was killed, by whoever may kill in its cgroup or its pid namespace, or for
+/// want of memory.
+async fn silent(child: &Child, error: &JailError) -> Failure {
+    // It has closed the wire, so its end is near.
+    if jail::readable(child.pidfd()).await.is_ok()
+        && let Ok(Some(status @ 129..)) = child.reap()
+    {
+        let message = format!("{error}: it was killed by signal {}", status - 128);
+        return Failure::new(Kind::Precondition, message);
+    }
+    of_jail(error)
+}
+
 pub(crate) fn of_refusal(refusal: &Refusal) -> Failure {
     let kind = match refusal.kind {
         RefusalKind::InvalidProgram | RefusalKind::MissingImport => Kind::Invalid,
@@ -394,19 +425,6 @@ pub(crate) fn of_jail(error: &JailError) -> Failure {
             if source.kind() == std::io::ErrorKind::NotFound =>
         {
             Kind::NotFound
-/// Of a runner that ended without a word: it was killed, by whoever may kill in its cgroup or its pid namespace, or for
-/// want of memory.
-async fn silent(child: &Child, error: &JailError) -> Failure {
-    // It has closed the wire, so its end is near.
-    if jail::readable(child.pidfd()).await.is_ok()
-        && let Ok(Some(status @ 129..)) = child.reap()
-    {
-        let message = format!("{error}: it was killed by signal {}", status - 128);
-        return Failure::new(Kind::Precondition, message);
-    }
-    of_jail(error)
-}
-
         }
         JailError::RootfsOption { .. }
         | JailError::NamespaceKind { .. }
@@ -420,6 +438,7 @@ async fn silent(child: &Child, error: &JailError) -> Failure {
         | JailError::NoCgroups
         | JailError::Ended
         | JailError::Runner { .. } => Kind::Precondition,
+        JailError::System { source, .. } if is_want(source) => Kind::Exhausted,
         JailError::Cgroup { .. }
         | JailError::System { .. }
         | JailError::Unmount { .. }
@@ -430,15 +449,6 @@ async fn silent(child: &Child, error: &JailError) -> Failure {
     Failure::new(kind, error.one_line())
 }
 
-pub(crate) fn of_store(error: StoreError) -> Failure {
-    let kind = match error.fault() {
-        store::Fault::Exhausted => Kind::Exhausted,
-        store::Fault::Precondition => Kind::Precondition,
-        store::Fault::Internal => Kind::Internal,
-    };
-    Failure::new(kind, format!("{:#}", anyhow::Error::new(error)))
-}
-        JailError::System { source, .. } if is_want(source) => Kind::Exhausted,
 /// Whether the system has no more of something: processes, descriptors, memory.
 fn is_want(error: &std::io::Error) -> bool {
     use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
@@ -448,3 +458,11 @@ fn is_want(error: &std::io::Error) -> bool {
     )
 }
 
+pub(crate) fn of_store(error: StoreError) -> Failure {
+    let kind = match error.fault() {
+        store::Fault::Exhausted => Kind::Exhausted,
+        store::Fault::Precondition => Kind::Precondition,
+        store::Fault::Internal => Kind::Internal,
+    };
+    Failure::new(kind, format!("{:#}", anyhow::Error::new(error)))
+}

@@ -114,7 +114,9 @@ impl Slot {
                 why,
             });
         }
-        file.set_permissions(Permissions::from_mode(0o400))
+        // For all to read who are handed a descriptor of it: a runner that is root of its own user namespace alone opens it
+        // once more by that. The directories above are root's.
+        file.set_permissions(Permissions::from_mode(0o444))
             .map_err(failed("set the mode of"))?;
         file.sync_all().map_err(failed("write"))?;
         // Read-only, as every user has it, and held before it can be found: so there is no

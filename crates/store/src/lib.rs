@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <root>/                                       0700
-//!   artifacts/<fingerprint>/<sha256>.cwasm      0400, never written again once it has a name
+//!   artifacts/<fingerprint>/<sha256>.cwasm      0444, never written again once it has a name
 //!   claims.lock                                 one byte range per key, locked while it is made
 //!   notes/<name>                                small facts, e.g. the fingerprint of a runner
 //! ```

@@ -113,7 +113,7 @@ fn what_is_published_is_found_with_its_bytes_and_for_root_alone() {
         .read_to_end(&mut bytes)
         .expect("readable");
     assert_eq!(bytes, elf(b"code"));
-    assert_eq!(mode(&path_of(&store, 1)), 0o400);
+    assert_eq!(mode(&path_of(&store, 1)), 0o444);
     assert_eq!(mode(store.path()), 0o700);
     assert_eq!(mode(path_of(&store, 1).parent().expect("a parent")), 0o700);
     assert!(matches!(

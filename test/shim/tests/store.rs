@@ -221,7 +221,7 @@ async fn an_artifact_is_roots_alone() -> Result<()> {
     let meta = fs::metadata(&artifact)?;
     assert_eq!(
         (meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777),
-        (0, 0, 0o400)
+        (0, 0, 0o444)
     );
     let mut dir = artifact.parent().context("it is in a directory")?;
     loop {

@@ -88,6 +88,10 @@ pub(crate) const ALL: &[(&str, fn())] = &[
         "long_lists_of_layers_are_assembled",
         long_lists_of_layers_are_assembled,
     ),
+    (
+        "layers_have_the_owners_of_a_user_namespace",
+        layers_have_the_owners_of_a_user_namespace,
+    ),
     ("the_compiler_is_bounded", the_compiler_is_bounded),
     (
         "nothing_survives_the_supervisor",
@@ -803,6 +807,55 @@ fn long_lists_of_layers_are_assembled() {
     assert!(stage.path("target/file-7").exists());
     rootfs.unmount().expect("unmounted");
     assert!(!stage.path("target/file-7").exists());
+}
+
+fn layers_have_the_owners_of_a_user_namespace() {
+    use rustix::fs::{AtFlags, statat};
+    let stage = stage(&[]);
+    let layers: Vec<String> = (0..6)
+        .map(|number| {
+            let layer = stage.path(&format!("lower/a-layer-with-a-long-name-{number}"));
+            fs::create_dir(&layer).expect("made");
+            fs::write(layer.join(format!("file-{number}")), "").expect("written");
+            layer.display().to_string()
+        })
+        .collect();
+    let at = |name: &str| stage.path(name).display().to_string();
+    let owners = ["uidmap=0:200000:65536", "gidmap=0:300000:65536"].map(str::to_owned);
+    let overlay = jail::RootfsMount {
+        fstype: "overlay".to_owned(),
+        source: "overlay".to_owned(),
+        options: [
+            format!("lowerdir={}", layers.join(":")),
+            format!("upperdir={}", at("upper")),
+            format!("workdir={}", at("work")),
+        ]
+        .into_iter()
+        .chain(owners.clone())
+        .collect(),
+    };
+    let owner = |mount: &jail::RootfsMount, name: &str| {
+        let rootfs = jail::Rootfs::assemble(std::slice::from_ref(mount), &stage.path("target"))
+            .expect("made");
+        let stat = statat(rootfs.dir(), name, AtFlags::SYMLINK_NOFOLLOW).expect("there");
+        (stat.st_uid, stat.st_gid)
+    };
+    for number in 0..6 {
+        assert_eq!(
+            owner(&overlay, &format!("file-{number}")),
+            (200_000, 300_000)
+        );
+    }
+    // A directory is mapped, unless it belongs to the namespace's root already.
+    let bind = jail::RootfsMount {
+        fstype: "bind".to_owned(),
+        source: at("volume"),
+        options: [vec!["rbind".to_owned(), "rw".to_owned()], owners.to_vec()].concat(),
+    };
+    assert_eq!(owner(&bind, "file"), (200_000, 300_000));
+    std::os::unix::fs::chown(stage.path("volume"), Some(200_000), Some(300_000)).expect("given");
+    assert_eq!(owner(&bind, "file"), (0, 0));
+    assert_eq!(owner(&bind, "."), (200_000, 300_000));
 }
 
 fn the_compiler_is_bounded() {

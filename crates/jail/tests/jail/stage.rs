@@ -147,6 +147,7 @@ impl Stage {
             source: MountSource::Bind {
                 path,
                 recursive: true,
+                owners: None,
             },
             readonly,
             propagation: Propagation::Private,

@@ -41,12 +41,15 @@ pub(super) fn render(builder: &Builder, tools: &Tools, scratch: &Scratch) -> Val
         Handler::new("sampan", SAMPAN).option("SystemdCgroup", false),
     ];
     for handler in standard.iter().chain(&builder.handlers) {
-        let value = json!({
+        let mut value = json!({
             "runtime_type": handler.runtime_type,
-            "options": handler.options,
             "pod_annotations": ["sampan.dev/*"],
             "container_annotations": ["sampan.dev/*"],
         });
+        // An empty table is passed on as options too.
+        if handler.options != json!({}) {
+            value["options"] = handler.options.clone();
+        }
         runtimes.insert(handler.name.clone(), value);
     }
     let runtime = json!({
