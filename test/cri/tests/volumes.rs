@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cri_tests::{House, Projected, Volumes, house};
-use harness::{ContainerBuilder, Pod, Version, get, listening};
+use harness::{ContainerBuilder, Pod, Version, get, image, listening};
 
 const USER: i64 = 1234;
 const GROUP: i64 = 2345;
@@ -231,4 +231,54 @@ async fn every_kind_of_volume_on_2() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_volume_on_1_7() -> Result<()> {
     every_kind(Version::V1_7).await
+}
+
+/// `recursiveReadOnly`: what is mounted below a volume is read-only too, for guests and native programs. Told by `-info`,
+/// so that the kubelet asks for it; 1.7 does not know it.
+#[tokio::test(flavor = "multi_thread")]
+async fn read_only_holds_for_all_below() -> Result<()> {
+    let Some(house) = house(Version::V2).await? else {
+        return Ok(());
+    };
+    let cri = house.containerd.cri().await?;
+    let guest = house.pulled_guest("probe", "wasip1").await?;
+    let busybox = house.pulled("busybox", &image::busybox()?).await?;
+    let pod = cri.pod("sampan").run().await?;
+    let uid = &pod.config().metadata.as_ref().context("metadata")?.uid;
+    let mut volumes = Volumes::new(&house, uid)?;
+    let below = volumes.memory("below", MEMORY)?;
+    let volume = below.parent().context("it lies in a directory")?;
+    let writes = async |container: ContainerBuilder<'_>, recursive: bool| {
+        let container = container
+            .mount(volume, "/volume", true)
+            .config(|config| config.mounts[0].recursive_read_only = recursive)
+            .create()
+            .await?;
+        container.start().await?;
+        let exit = container.wait().await?;
+        let logs = container.logs()?;
+        container.remove().await?;
+        anyhow::Ok((exit.exit_code, logs.stdout + &logs.stderr))
+    };
+    let path = "/volume/below/new";
+    let command = |name: &str| {
+        let container = pod.container(name, &guest);
+        container.command(["/", "write", path, "x"])
+    };
+    let (code, text) = writes(command("guest"), true).await?;
+    assert!(code == 1 && text.contains("error: write"), "{text}");
+    let script = format!("echo x > {path}");
+    let native = |name: &str| {
+        let container = pod.container(name, &busybox);
+        container.command(["sh", "-c", &script])
+    };
+    let (code, text) = writes(native("native"), true).await?;
+    assert!(code == 1 && text.contains("Read-only"), "{code}: {text}");
+    assert!(!below.join("new").exists());
+    // Without it a native program may write there, as under runc; a guest may not.
+    assert_eq!(writes(native("native-shallow"), false).await?.0, 0);
+    assert_eq!(writes(command("guest-shallow"), false).await?.0, 1);
+    drop(volumes);
+    pod.remove().await?;
+    house.containerd.assert_clean().await
 }
