@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tools::{GoModule, Pins, Tools, cache_dir};
+use tools::{GoModule, Pins, Purpose, Tools, cache_dir};
 
 use crate::step;
 
@@ -37,13 +37,12 @@ pub(crate) fn run() -> Result<()> {
 
 /// Fetches what is missing.
 pub(crate) fn fetch() -> Result<Tools> {
-    install(|module| !module.commands.is_empty())?;
-    Ok(Tools::locate()?)
+    fetch_for(Purpose::Test)
 }
 
-/// As [`fetch`], with the test suites that are built in Go.
-pub(crate) fn fetch_with_suites() -> Result<Tools> {
-    install(|_| true)?;
+/// As [`fetch`], with what is built for one purpose alone.
+pub(crate) fn fetch_for(purpose: Purpose) -> Result<Tools> {
+    install(|module| [Purpose::Test, purpose].contains(&module.purpose))?;
     Ok(Tools::locate()?)
 }
 

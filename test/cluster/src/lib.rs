@@ -1,0 +1,2 @@
+//! A private Kubernetes cluster of one node for tests.
+#![forbid(unsafe_code)]

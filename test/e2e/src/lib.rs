@@ -1,0 +1,2 @@
+//! Sampan in a Kubernetes cluster.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! Workloads.
+#![forbid(unsafe_code)]
+
+fn main() {}
