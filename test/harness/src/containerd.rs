@@ -1,18 +1,20 @@
 mod config;
+mod daemon;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use containerd_client::services::v1::version_client::VersionClient;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
+use self::daemon::{Daemon, Keeper};
 use crate::image::{self, Content};
 use crate::leftovers::Leftovers;
 use crate::poll::until;
@@ -74,6 +76,8 @@ pub struct Builder {
     discard_unpacked_layers: bool,
     use_local_image_pull: bool,
     without_cri: bool,
+    without_sampan: bool,
+    kept: bool,
     sampan: Value,
 }
 
@@ -139,6 +143,21 @@ impl Builder {
     #[must_use]
     pub fn without_cri(mut self) -> Self {
         self.without_cri = true;
+        self
+    }
+
+    /// Leaves our handler out: a node on which Sampan was never installed. Drop-ins of `conf.d` beside the configuration
+    /// are read, as the packages of containerd 2.x set it up.
+    #[must_use]
+    pub fn without_sampan(mut self) -> Self {
+        self.without_sampan = true;
+        self
+    }
+
+    /// Starts the daemon again whenever it ends, as systemd does on a node.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.kept = true;
         self
     }
 
@@ -227,6 +246,7 @@ impl Builder {
             tools,
             environment,
             without_cri: self.without_cri,
+            kept: self.kept,
             process: None,
             scratch,
         };
@@ -249,7 +269,8 @@ pub struct Containerd {
     tools: Tools,
     environment: Vec<(OsString, OsString)>,
     without_cri: bool,
-    process: Option<Child>,
+    kept: bool,
+    process: Option<Daemon>,
     /// The last field: dropping it removes what is left when containerd has ended.
     scratch: Scratch,
 }
@@ -321,7 +342,13 @@ impl Containerd {
     /// Process id of the daemon, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Child::id)
+        self.process.as_ref().map(Daemon::pid)
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.scratch.dir().join("config.toml")
     }
 
     /// All that it and its shims have logged so far.
@@ -439,15 +466,13 @@ impl Containerd {
         let Some(mut process) = self.process.take() else {
             return Ok(());
         };
-        kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGTERM)
-            .context("send SIGTERM to containerd")?;
+        process.end(Signal::SIGTERM)?;
         let ended = until("the end of containerd", DEADLINE, async || {
-            Ok(process.try_wait()?)
+            Ok(process.ended()?)
         })
         .await;
         if ended.is_err() {
             drop(process.kill());
-            drop(process.wait());
         }
         ended.map(drop)
     }
@@ -457,12 +482,7 @@ impl Containerd {
     /// # Errors
     /// When the kernel refuses.
     pub fn kill9(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else {
-            return Ok(());
-        };
-        process.kill().context("kill containerd")?;
-        process.wait().context("wait for containerd")?;
-        Ok(())
+        self.process.take().map_or(Ok(()), Daemon::kill)
     }
 
     /// Stops the daemon if it runs and starts it again on the same directories.
@@ -492,8 +512,9 @@ impl Containerd {
         }
     }
 
-    /// Remembers an id, so that leftovers named after it are found.
-    pub(crate) fn remember(&self, namespace: &str, id: &str) {
+    /// Remembers an id, so that leftovers named after it are found: of a container that somebody else has made, as the
+    /// kubelet does.
+    pub fn remember(&self, namespace: &str, id: &str) {
         self.scratch.remember(namespace, id);
     }
 
@@ -502,24 +523,25 @@ impl Containerd {
     }
 
     async fn up(&mut self) -> Result<()> {
-        let log: File = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .with_context(|| format!("open {}", self.log_path().display()))?;
-        let process = Command::new(&self.programs.containerd)
+        let mut command = Command::new(&self.programs.containerd);
+        command
             .arg("--config")
-            .arg(self.scratch.dir().join("config.toml"))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().context("share containerd's log")?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", self.programs.containerd.display()))?;
-        let process = self.process.insert(process);
+            .arg(self.config())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let log_path = self.log_path();
+        let first = spawn(&mut command, &log_path)?;
+        let process = self.process.insert(if self.kept {
+            let command = Mutex::new(command);
+            Daemon::Kept(Keeper::new(first, move || {
+                let mut command = command.lock().unwrap_or_else(PoisonError::into_inner);
+                spawn(&mut command, &log_path)
+            }))
+        } else {
+            Daemon::Once(first)
+        });
         let socket = self.scratch.socket();
         let ready = until("containerd", DEADLINE, async || {
-            if let Some(status) = process.try_wait()? {
+            if let Some(status) = process.ended()? {
                 bail!("containerd ended with {status}");
             }
             let Ok(channel) = containerd_client::connect(&socket).await else {
@@ -544,12 +566,23 @@ impl Drop for Containerd {
         if std::thread::panicking() {
             tell(&format!("containerd's log:\n{}", tail(&self.log())));
         }
-        if let Some(mut process) = self.process.take() {
-            // Its state is thrown away, so nothing is lost by not asking nicely.
-            drop(process.kill());
-            drop(process.wait());
-        }
+        // Its state is thrown away, so nothing is lost by not asking nicely.
+        drop(self.process.take().map(Daemon::kill));
     }
+}
+
+fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
+    let log: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("open {}", log.display()))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("share containerd's log")?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("start {}", command.get_program().display()))
 }
 
 #[allow(

@@ -1,0 +1,45 @@
+//! `cargo xtask e2e`: the suite in a Kubernetes cluster (`test/e2e`).
+use std::process::Command;
+use std::time::Instant;
+
+use ::tools::Purpose;
+use anyhow::{Result, bail};
+
+use crate::build::{self, Processor, checkout};
+use crate::test::{E2E, Tally};
+use crate::{guests, tools};
+
+/// The guests that the suite runs.
+const GUESTS: [&str; 6] = [
+    "hello",
+    "hello-p2",
+    "http-p2",
+    "probe",
+    "on-term",
+    "unknown-import",
+];
+
+/// `arguments` go to the tests as they are: a part of a name, `--list`, `--test-threads 1`.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let began = Instant::now();
+    tools::fetch_for(Purpose::E2e)?;
+    guests::build(&GUESTS.map(str::to_owned))?;
+    // As the suites do: others than what ships may be named.
+    let shims = match std::env::var_os("SAMPAN_SHIM_DIR") {
+        Some(named) => named.into(),
+        None => build::run(Processor::host()?, true)?,
+    };
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(checkout())
+        .args(["test", "--locked", "--no-fail-fast", "--package", E2E])
+        .env("SAMPAN_SHIM_DIR", shims);
+    let mut tally = Tally::default();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = tally.run("the end-to-end suite", &mut cargo, &arguments);
+    println!("{}", tally.line(outcome.is_ok(), began.elapsed()));
+    if let Err(error) = outcome {
+        bail!("{error:#}");
+    }
+    Ok(())
+}
