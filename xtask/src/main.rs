@@ -8,14 +8,18 @@
 
 mod bench;
 mod build;
+mod chart;
 mod check;
 mod conformance;
 mod demo;
+mod e2e;
 mod guests;
+mod python;
 mod reference;
 mod step;
 mod test;
 mod tools;
+mod workflows;
 
 use std::path::PathBuf;
 
@@ -72,6 +76,12 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Bring up a Kubernetes cluster of one node and run the end-to-end suite in it (as root); with KUBECONFIG in that one
+    E2e {
+        /// For the suite itself: `-- deployment`, `-- --list`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Hold something against the world outside
     Check {
         #[command(subcommand)]
@@ -80,6 +90,12 @@ enum Command {
     /// Write the tables of docs/reference.md that the code knows
     Reference {
         /// Only say whether they are fresh
+        #[arg(long)]
+        check: bool,
+    },
+    /// Write what follows from charts/sampan/values.yaml: the chart's schema and table, and deploy/
+    Chart {
+        /// Only say whether it is fresh
         #[arg(long)]
         check: bool,
     },
@@ -111,6 +127,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test { steps } => test::run(&steps),
         Command::Demo { arguments } => demo::run(&arguments),
         Command::Conformance { arguments } => conformance::run(&arguments),
+        Command::E2e { arguments } => e2e::run(&arguments),
         Command::Check {
             what: Check::Engine,
         } => match check::engine()? {
@@ -121,6 +138,7 @@ fn main() -> anyhow::Result<()> {
             }
         },
         Command::Reference { check } => reference::run(check),
+        Command::Chart { check } => chart::run(check),
         Command::Bench { arguments } => bench::run(&arguments),
     }
 }

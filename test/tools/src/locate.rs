@@ -143,13 +143,13 @@ impl Kubernetes {
     }
 }
 
-/// helm, which only `cargo xtask e2e` needs and builds.
+/// helm, which renders the chart and installs it.
 ///
 /// # Errors
 /// When it is not there.
 pub fn helm() -> Result<PathBuf, LocateError> {
     let pins = Pins::of_this_checkout();
-    built_for_e2e(pins.module_dir(&cache_dir()?, "helm").join("bin/helm"))
+    present(pins.module_dir(&cache_dir()?, "helm").join("bin/helm"))
 }
 
 /// The test of the container runtime interface, which only `cargo xtask conformance` needs and builds.

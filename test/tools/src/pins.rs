@@ -63,6 +63,8 @@ pub enum Purpose {
     Conformance,
     /// `make e2e` alone.
     E2e,
+    /// `make kind` alone.
+    Kind,
 }
 
 impl Pins {
@@ -152,6 +154,14 @@ fn wrapper(name: &str) -> (&'static str, &'static str) {
         "helm" => (
             include_str!("../go/helm/go.mod"),
             include_str!("../go/helm/go.sum"),
+        ),
+        "actionlint" => (
+            include_str!("../go/actionlint/go.mod"),
+            include_str!("../go/actionlint/go.sum"),
+        ),
+        "kind" => (
+            include_str!("../go/kind/go.mod"),
+            include_str!("../go/kind/go.sum"),
         ),
         other => {
             unreachable!("test/versions.toml names {other}, which has no wrapper in test/tools/go")

@@ -61,7 +61,7 @@ pub(super) fn build(go: &Go, name: &str, module: &GoModule, target: &Path) -> Re
         };
         let minutes = match module.purpose {
             Purpose::E2e => "three to ten minutes",
-            Purpose::Test | Purpose::Conformance => "one to three minutes",
+            Purpose::Test | Purpose::Conformance | Purpose::Kind => "one to three minutes",
         };
         let what = format!("{name} {} (Go; {minutes} the first time)", module.version);
         if !module.commands.is_empty() {
