@@ -144,6 +144,8 @@ impl<C: Containerd> Node<C> {
     async fn open(&self) -> Result<File> {
         let made = files::missing(self.state.dir());
         files::make(self.state.dir())?;
+        // What is kept there are copies of configurations, which may hold a registry's password.
+        files::make_private(self.state.dir())?;
         self.state.note_made(&made)?;
         self.state.lock().await
     }

@@ -252,6 +252,15 @@ pub fn make(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(missing)
 }
 
+/// Keeps everyone but the owner out of a directory.
+///
+/// # Errors
+/// When its mode cannot be set.
+pub fn make_private(path: &Path) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("set the mode of {}", path.display()))
+}
+
 /// Which of a directory and those above it are not there, the highest first.
 #[must_use]
 pub fn missing(path: &Path) -> Vec<PathBuf> {

@@ -301,7 +301,13 @@ impl Machine {
             &image::cncf(harness::guest("probe.wasm")?, "wasip1"),
         )
         .await?;
+        // The kubelet sets them on both.
+        let labels = serde_json::json!({
+            "io.kubernetes.pod.name": name,
+            "io.kubernetes.pod.namespace": "test",
+        });
         let pod = serde_json::json!({
+            "labels": labels,
             "metadata": { "name": name, "namespace": "test", "uid": name, "attempt": 0 },
             "log_directory": self.dir().join("logs"),
             "linux": {
@@ -310,6 +316,7 @@ impl Machine {
             },
         });
         let container = serde_json::json!({
+            "labels": labels,
             "metadata": { "name": "spin", "attempt": 0 },
             "image": { "image": reference },
             "command": ["/", "sleep", "3600000"],
