@@ -14,6 +14,7 @@ mod conformance;
 mod demo;
 mod e2e;
 mod guests;
+mod image;
 mod python;
 mod reference;
 mod step;
@@ -41,7 +42,7 @@ enum Command {
         /// Only these (`probe`, `http-js`), with what is built together with them
         names: Vec<String>,
     },
-    /// Build the shim and the runner as they ship, static, and copy them to `dist` in cargo's target directory
+    /// Build the shim, the runner and the node program as they ship, static, and copy them to `dist` in cargo's target directory
     Build {
         /// With the development profile instead: quick to build, slow to run, not copied
         #[arg(long)]
@@ -52,6 +53,18 @@ enum Command {
         /// Processor; default: this machine's
         #[arg(long)]
         target: Option<build::Processor>,
+    },
+    /// Build, and pack the node program with the shim and the runner as an OCI image: `sampan-node.tar` beside them
+    Image {
+        /// Processor; default: this machine's
+        #[arg(long)]
+        target: Option<build::Processor>,
+        /// The image's name
+        #[arg(long, default_value = image::REFERENCE)]
+        reference: String,
+        /// Pack the binaries of this directory instead of building
+        #[arg(long)]
+        from: Option<PathBuf>,
     },
     /// Build, and copy the two binaries to where containerd finds them
     Install {
@@ -121,6 +134,16 @@ fn main() -> anyhow::Result<()> {
             let processor = target.map_or_else(build::Processor::host, Ok)?;
             let directory = build::run(processor, !debug)?;
             println!("{}", directory.display());
+            Ok(())
+        }
+        Command::Image {
+            target,
+            reference,
+            from,
+        } => {
+            let processor = target.map_or_else(build::Processor::host, Ok)?;
+            let from = from.map_or_else(|| build::run(processor, true), Ok)?;
+            println!("{}", image::pack(processor, &from, &reference)?.display());
             Ok(())
         }
         Command::Install { to } => build::install(&to),
