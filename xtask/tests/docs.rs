@@ -110,3 +110,75 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+/// The text of every `#[error("...")]` below `crates`, with the file that it is in.
+fn errors() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut directories = vec![checkout().join("crates")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let code = fs::read_to_string(&path).expect("a source");
+            for attribute in code.split("#[error(").skip(1) {
+                let Some(literal) = attribute.trim_start().strip_prefix('"') else {
+                    continue;
+                };
+                let end = literal
+                    .char_indices()
+                    .find(|(at, word)| *word == '"' && !literal[..*at].ends_with('\\'))
+                    .map_or(literal.len(), |(at, _)| at);
+                found.push((path.display().to_string(), literal[..end].to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// What stands between the values of a message, in pieces long enough to be looked for.
+fn pieces(message: &str) -> Vec<String> {
+    let mut depth = 0;
+    let mut words = String::new();
+    for word in message.chars().filter(|word| !"`\\".contains(*word)) {
+        match word {
+            '{' => {
+                depth += 1;
+                words.push('\n');
+            }
+            '}' => depth -= 1,
+            _ if depth == 0 => words.push(word),
+            _ => {}
+        }
+    }
+    words
+        .lines()
+        .map(|piece| piece.trim_matches([' ', ':', ',', ';', '"', '(', ')']))
+        .filter(|piece| piece.len() > 9)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_error_is_in_the_list_of_symptoms() {
+    let page = text("docs/platform.md").replace('`', "");
+    let errors = errors();
+    assert!(errors.len() > 50, "{} errors", errors.len());
+    let missing: Vec<_> = errors
+        .iter()
+        .filter(|(_, message)| {
+            let pieces = pieces(message);
+            // A message that is all values is told by what it carries.
+            !pieces.is_empty()
+                && !pieces
+                    .iter()
+                    .any(|piece| page.contains(&piece[..piece.floor_char_boundary(28)]))
+        })
+        .collect();
+    assert!(missing.is_empty(), "docs/platform.md lacks {missing:#?}");
+}

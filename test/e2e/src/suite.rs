@@ -80,6 +80,7 @@ pub fn skip(why: impl Into<String>) -> anyhow::Error {
 
 /// What the tests share.
 struct Stage {
+    bare: bool,
     world: OnceCell<Result<Arc<World>, String>>,
     turn: RwLock<()>,
 }
@@ -89,7 +90,7 @@ impl Stage {
         let world = self
             .world
             .get_or_init(|| async {
-                match World::open().await {
+                match World::open(self.bare).await {
                     Ok(world) => Ok(Arc::new(world)),
                     Err(error) => Err(format!("{error:#}")),
                 }
@@ -132,11 +133,21 @@ impl Stage {
 
 /// Runs the tests that the command line asks for, then takes the cluster down and looks whether anything is left.
 #[must_use]
+pub fn run(cases: Vec<Case>) -> ExitCode {
+    run_in(cases, false)
+}
+
+/// As [`run`], in a cluster on whose node Sampan was never installed.
+#[must_use]
+pub fn run_bare(cases: Vec<Case>) -> ExitCode {
+    run_in(cases, true)
+}
+
 #[allow(
     clippy::print_stderr,
     reason = "what the cluster leaves belongs to no test, and has to be said"
 )]
-pub fn run(cases: Vec<Case>) -> ExitCode {
+fn run_in(cases: Vec<Case>, bare: bool) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let runtime = match runtime() {
@@ -147,6 +158,7 @@ pub fn run(cases: Vec<Case>) -> ExitCode {
         }
     };
     let stage = Arc::new(Stage {
+        bare,
         world: OnceCell::new(),
         turn: RwLock::new(()),
     });

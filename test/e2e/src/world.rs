@@ -66,13 +66,13 @@ impl World {
             .map(|error| error.to_string()))
     }
 
-    /// Takes the cluster that KUBECONFIG names, or brings up a private one with Sampan's handlers, RuntimeClasses and
-    /// label.
+    /// Takes the cluster that KUBECONFIG names, or brings up a private one, with Sampan's handlers, RuntimeClasses and
+    /// label unless it is to be `bare`.
     ///
     /// # Errors
     /// When there is no cluster in the end.
     #[allow(clippy::print_stderr, reason = "how long it took to get there")]
-    pub(crate) async fn open() -> Result<Self> {
+    pub(crate) async fn open(bare: bool) -> Result<Self> {
         if let Some(kubeconfig) = std::env::var_os("KUBECONFIG") {
             let kubeconfig = PathBuf::from(kubeconfig);
             let client = cluster::client(&kubeconfig).await?;
@@ -87,7 +87,13 @@ impl World {
             });
         }
         let began = Instant::now();
-        let cluster = Cluster::builder().start().await?;
+        let builder = Cluster::builder();
+        let builder = if bare {
+            builder.without_sampan()
+        } else {
+            builder
+        };
+        let cluster = builder.start().await?;
         eprintln!("cluster: ready in {:.1} s", began.elapsed().as_secs_f64());
         let world = Self {
             client: cluster.client(),
@@ -97,6 +103,9 @@ impl World {
             cluster: Some(cluster),
             pushed: Mutex::default(),
         };
+        if bare {
+            return Ok(world);
+        }
         world.label(true).await?;
         let classes: Api<RuntimeClass> = Api::all(world.client());
         for name in [CLASS, "wasmtime"] {

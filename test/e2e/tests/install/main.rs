@@ -1,0 +1,14 @@
+//! From an empty cluster to Sampan on its node, to another version of it, and back to nothing: the chart by helm, the node
+//! program in its pod.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+mod helm;
+mod node;
+mod story;
+mod tree;
+
+fn main() -> ExitCode {
+    e2e_tests::run_bare(story::cases())
+}
