@@ -15,6 +15,7 @@ mod demo;
 mod e2e;
 mod guests;
 mod image;
+mod kind;
 mod python;
 mod reference;
 mod step;
@@ -106,6 +107,18 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Bring up a cluster in Docker, install the chart of this tree on it, and run the end-to-end suite
+    Kind {
+        /// How its nodes pull images
+        #[arg(long, default_value = "kind")]
+        pull: kind::Pull,
+        /// Kubernetes' minor version, as 1.36; default: that of kind's own image
+        #[arg(long)]
+        kubernetes: Option<String>,
+        /// For the suite itself
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Write what follows from charts/sampan/values.yaml: the chart's schema and table, and deploy/
     Chart {
         /// Only say whether it is fresh
@@ -161,6 +174,11 @@ fn main() -> anyhow::Result<()> {
             }
         },
         Command::Reference { check } => reference::run(check),
+        Command::Kind {
+            pull,
+            kubernetes,
+            arguments,
+        } => kind::run(pull, kubernetes.as_deref(), &arguments),
         Command::Chart { check } => chart::run(check),
         Command::Bench { arguments } => bench::run(&arguments),
     }

@@ -61,7 +61,9 @@ pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let pins = Pins::of_this_checkout();
     let cache = cache_dir()?;
     let _lock = lock(&cache)?;
-    modules(&pins, &cache, |module| std::ptr::eq(module, &pins.modules[name]))?;
+    modules(&pins, &cache, |module| {
+        std::ptr::eq(module, &pins.modules[name])
+    })?;
     Ok(pins.module_dir(&cache, name).join("bin").join(name))
 }
 
