@@ -152,7 +152,6 @@ impl Cluster {
             "sampan",
             "--namespace",
             "sampan-system",
-            "--logs",
         ]);
         step::run("test the chart", &mut test)
     }
