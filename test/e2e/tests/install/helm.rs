@@ -41,13 +41,12 @@ impl<'a> Helm<'a> {
             ("containerd.restart", "signal".to_owned()),
             ("prefix", prefix(self.cluster).display().to_string()),
         ];
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/sampan");
         let mut arguments = vec![
             verb.to_owned(),
             RELEASE.to_owned(),
-            chart.display().to_string(),
+            chart().display().to_string(),
             "--wait".to_owned(),
-            "--timeout=3m".to_owned(),
+            "--timeout=1m".to_owned(),
             "--set=runtimeClasses.wasmtime.enabled=true".to_owned(),
             "--set=containerd.restartTimeout=60".to_owned(),
         ];
@@ -56,7 +55,32 @@ impl<'a> Helm<'a> {
         }
         arguments.extend(texts.map(|(name, value)| format!("--set-string={name}={value}")));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        self.run(&arguments).await.map(drop)
+        let Err(error) = self.run(&arguments).await else {
+            return Ok(());
+        };
+        bail!("{error:#}\n{}", self.seen().await)
+    }
+
+    /// What a person would look at when helm waits in vain.
+    async fn seen(&self) -> String {
+        let mut text = String::new();
+        for question in [
+            &["get", "pods", "--output=wide"][..],
+            &["get", "events"],
+            &["logs", "daemonset/sampan-node", "--tail=40"],
+        ] {
+            let output = tokio::process::Command::new(self.cluster.kubectl())
+                .args(["--namespace", RELEASE])
+                .args(question)
+                .env("KUBECONFIG", self.cluster.kubeconfig())
+                .output()
+                .await;
+            if let Ok(output) = output {
+                text += &String::from_utf8_lossy(&output.stdout);
+                text += &String::from_utf8_lossy(&output.stderr);
+            }
+        }
+        text
     }
 
     /// Runs helm in the release's namespace and returns what it prints.
@@ -84,6 +108,11 @@ impl<'a> Helm<'a> {
         }
         String::from_utf8(output.stdout).context("read helm's output")
     }
+}
+
+/// The chart of this checkout.
+pub(crate) fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/sampan")
 }
 
 /// Where the runtime is installed on the node.

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 mod helm;
 mod node;
+mod policy;
 mod story;
 mod tree;
 
 fn main() -> ExitCode {
-    e2e_tests::run_bare(story::cases())
+    let cases = [policy::cases(), story::cases()];
+    e2e_tests::run_bare(cases.into_iter().flatten().collect())
 }
