@@ -12,7 +12,7 @@ use crate::draft::Draft;
 use crate::files;
 use crate::host::Host;
 use crate::layout::Layout;
-use crate::payload::Payload;
+use crate::payload::{Payload, SHIM};
 use crate::settings::{Settings, Uninstall};
 use crate::state::{Journal, Outcome, Phase, Record, State};
 use crate::step::{Failures, Operation, When};
@@ -68,6 +68,11 @@ impl<C: Containerd> Node<C> {
         Ok(self.prefix()?.join("current"))
     }
 
+    /// The shim as containerd is told of it: by a path of the host that stays the same.
+    pub(crate) fn shim(&self) -> PathBuf {
+        self.settings.prefix.join("current").join(SHIM)
+    }
+
     /// Installs, upgrades or repairs: whatever it takes. Returns what is installed then.
     ///
     /// # Errors
@@ -100,13 +105,11 @@ impl<C: Containerd> Node<C> {
                     record.containerd,
                     names(record)
                 );
-                self.cluster.tell(Reason::SampanInstalled, &message).await;
+                self.cluster.tell(Reason::Installed, &message).await;
             }
             Err(error) => {
                 let message = format!("{error:#}");
-                self.cluster
-                    .tell(Reason::SampanInstallFailed, &message)
-                    .await;
+                self.cluster.tell(Reason::InstallFailed, &message).await;
             }
         }
         result
@@ -132,7 +135,7 @@ impl<C: Containerd> Node<C> {
         match &result {
             Ok(()) => {
                 self.cluster
-                    .tell(Reason::SampanUninstalled, "Sampan is gone from this node")
+                    .tell(Reason::Uninstalled, "Sampan is gone from this node")
                     .await;
             }
             Err(error) => self.conclude(Operation::Uninstall, Some(error)),
@@ -237,12 +240,12 @@ impl<C: Containerd> Node<C> {
                     None => "the node is as it was".to_owned(),
                 };
                 let told = format!("{message}; rolled back, {back}");
-                self.cluster.tell(Reason::SampanRolledBack, &told).await;
+                self.cluster.tell(Reason::RolledBack, &told).await;
                 anyhow!("{told}")
             }
             Err(undoing) => {
                 let told = format!("{message}; and it could not all be rolled back: {undoing:#}");
-                self.cluster.tell(Reason::SampanRolledBack, &told).await;
+                self.cluster.tell(Reason::RolledBack, &told).await;
                 anyhow!("{told}")
             }
         }

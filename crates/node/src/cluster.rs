@@ -195,14 +195,15 @@ impl Cluster {
     /// Tells people, as an event of the node. That it cannot be told is logged and no error: what it is about matters
     /// more.
     pub async fn tell(&self, reason: Reason, message: &str) {
-        match reason.is_warning() {
-            true => tracing::warn!(event = ?reason, "{message}"),
-            false => tracing::info!(event = ?reason, "{message}"),
+        if reason.is_warning() {
+            tracing::warn!(event = %reason, "{message}");
+        } else {
+            tracing::info!(event = %reason, "{message}");
         }
         match self {
             Self::None => {}
             #[cfg(test)]
-            Self::Log(log) => log.borrow_mut().push(format!("{reason:?}")),
+            Self::Log(log) => log.borrow_mut().push(reason.to_string()),
             Self::Kube(kube) => {
                 if let Err(error) = events::tell(kube, reason, message).await {
                     tracing::warn!("write an event: {error:#}");

@@ -7,8 +7,8 @@ mod proof;
 
 pub use block::{holds, remove};
 pub use candidate::{Candidate, Kind, Place, candidates, haunts, is_ours, relocated};
-pub use entry::{Entry, HANDLERS, is_our_type, plugin};
-pub use proof::{Effective, prove};
+pub use entry::{Entry, HANDLERS, executes, plugin};
+pub use proof::{Effective, free, prove};
 
 /// What a configuration cannot be read for.
 #[derive(Debug, thiserror::Error)]

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::change::Node;
-use crate::config::{self, Candidate, Entry, HANDLERS, Kind, Place};
+use crate::config::{self, Candidate, Entry, Kind, Place};
 use crate::containerd::{Containerd, Found};
 use crate::files::{self, Facts};
 use crate::layout::Layout;
-use crate::payload::{Payload, SHIM};
+use crate::payload::Payload;
 use crate::settings::Restart;
 use crate::state::{Before, Changing, Configured, Journal, Phase, Record};
 use crate::step::Operation;
@@ -71,7 +71,7 @@ impl<C: Containerd> Node<C> {
             "containerd has no CRI: take `cri` out of disabled_plugins in {}",
             found.config.display()
         );
-        let shim = self.settings.prefix.join("current").join(SHIM);
+        let shim = self.shim();
         let entries: Vec<Entry> = self
             .settings
             .runtimeclasses
@@ -82,6 +82,7 @@ impl<C: Containerd> Node<C> {
                 systemd_cgroup: before.systemd_cgroup(),
             })
             .collect();
+        config::free(&before, &entries)?;
 
         let layout = self.layout;
         let template = self.template(config.as_deref())?;
@@ -281,7 +282,7 @@ impl<C: Containerd> Node<C> {
             }
         }
         bail!(
-            "find a way to tell containerd of the handlers: nothing was touched: {}",
+            "find a way to tell containerd of the handlers: {}",
             reasons.join("; ")
         )
     }
@@ -424,19 +425,21 @@ fn numbers(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Whether containerd runs with exactly these handlers of ours.
+/// Whether containerd runs with these handlers, and with no other that executes this shim.
 #[must_use]
-pub fn fits(runtimes: &serde_json::Map<String, serde_json::Value>, entries: &[Entry]) -> bool {
-    let ours = |name: &str| entries.iter().find(|entry| entry.handler == name);
+pub fn fits(
+    runtimes: &serde_json::Map<String, serde_json::Value>,
+    entries: &[Entry],
+    shim: &Path,
+) -> bool {
+    let wanted = |name: &str| entries.iter().any(|entry| entry.handler == name);
     entries.iter().all(|entry| {
         runtimes
             .get(&entry.handler)
             .is_some_and(|runtime| entry.is(runtime))
-    }) && HANDLERS.iter().all(|name| {
-        // One of another type is somebody else's, and none of our business.
-        let theirs = |runtime: &serde_json::Value| !config::is_our_type(runtime);
-        ours(name).is_some() || runtimes.get(*name).is_none_or(theirs)
-    })
+    }) && runtimes
+        .iter()
+        .all(|(name, runtime)| wanted(name) || !config::executes(runtime, shim))
 }
 
 #[cfg(test)]

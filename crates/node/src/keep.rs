@@ -76,7 +76,7 @@ impl<C: Containerd> Node<C> {
             )));
         }
         let runtimes = self.containerd.runtimes().await?;
-        if !fits(&runtimes, &record.entries) {
+        if !fits(&runtimes, &record.entries, &self.shim()) {
             return Ok(Look::Drift(
                 "containerd does not run with the handlers that are configured".to_owned(),
             ));
@@ -92,7 +92,7 @@ impl<C: Containerd> Node<C> {
         self.files_fit(record, &mut Seen::default())?;
         let runtimes = self.containerd.runtimes().await?;
         ensure!(
-            fits(&runtimes, &record.entries),
+            fits(&runtimes, &record.entries, &self.shim()),
             "containerd does not run with the handlers that are configured"
         );
         if canary {

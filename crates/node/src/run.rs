@@ -130,7 +130,7 @@ impl<C: Containerd> Keeper<'_, C> {
                 self.metrics.drifts.inc();
                 self.node
                     .cluster
-                    .tell(Reason::SampanDrift, &format!("{what}: repairing"))
+                    .tell(Reason::Drift, &format!("{what}: repairing"))
                     .await;
                 self.install().await.unwrap_or(interval)
             }
@@ -176,7 +176,7 @@ impl<C: Containerd> Keeper<'_, C> {
                 self.unlabel().await;
                 self.node
                     .cluster
-                    .tell(Reason::SampanDrift, &format!("{why}: repairing"))
+                    .tell(Reason::Drift, &format!("{why}: repairing"))
                     .await;
                 false
             }

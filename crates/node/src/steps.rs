@@ -98,7 +98,7 @@ impl<C: Containerd> Node<C> {
     /// Whether containerd runs with something else than these handlers of ours.
     async fn restarts(&self, entries: &[Entry]) -> bool {
         match self.containerd.runtimes().await {
-            Ok(runtimes) => !fits(&runtimes, entries),
+            Ok(runtimes) => !fits(&runtimes, entries, &self.shim()),
             Err(_) => true,
         }
     }
@@ -189,7 +189,7 @@ impl<C: Containerd> Node<C> {
         let began = Instant::now();
         loop {
             let wrong: Error = match self.containerd.runtimes().await {
-                Ok(runtimes) if fits(&runtimes, entries) => return Ok(()),
+                Ok(runtimes) if fits(&runtimes, entries, &self.shim()) => return Ok(()),
                 Ok(runtimes) => Error::msg(format!(
                     "it runs with the handlers {}, which are not the configured ones",
                     shown(&runtimes)

@@ -190,8 +190,8 @@ impl Machine {
             format!("--prefix={}", path(&self.prefix())),
             format!("--containerd-socket={}", path(&self.socket())),
             "--restart=signal".to_owned(),
-            "--restart-timeout=30".to_owned(),
         ])
+        .env("SAMPAN_RESTART_TIMEOUT", "30")
     }
 
     /// What `status` says.

@@ -43,9 +43,14 @@ impl Program {
 
     /// Kills it at a step, or lets the step fail.
     #[must_use]
-    pub fn fail_at(mut self, points: &str) -> Self {
-        self.environment
-            .push(("SAMPAN_FAIL_AT".to_owned(), points.to_owned()));
+    pub fn fail_at(self, points: &str) -> Self {
+        self.env("SAMPAN_FAIL_AT", points)
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 

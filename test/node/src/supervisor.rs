@@ -87,7 +87,7 @@ impl Supervisor {
                         }
                     }
                     // As systemd's RestartSec.
-                    drop(woken.recv_timeout(Duration::from_millis(100)));
+                    let _ = woken.recv_timeout(Duration::from_millis(100));
                 }
             }
         });
@@ -119,9 +119,9 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::SeqCst);
-        drop(self.wake.send(()));
+        let _ = self.wake.send(());
         if let Some(pid) = self.pid() {
-            drop(kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL));
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         }
         if let Some(thread) = self.thread.take() {
             drop(thread.join());

@@ -13,7 +13,6 @@ use futures::FutureExt as _;
 
 use self::fake::{Fake, Machine};
 use super::*;
-use crate::payload::SHIM;
 use crate::settings::Arguments;
 use crate::step::points;
 

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
@@ -9,20 +11,27 @@ use super::{Kube, MANAGER};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
     /// The runtime is there and was tried.
-    SampanInstalled,
+    Installed,
     /// It could not be installed.
-    SampanInstallFailed,
+    InstallFailed,
     /// What was changed for it is as before.
-    SampanRolledBack,
+    RolledBack,
     /// What is installed is not what it should be.
-    SampanDrift,
+    Drift,
     /// The runtime is gone.
-    SampanUninstalled,
+    Uninstalled,
 }
 
 impl Reason {
     pub(super) fn is_warning(self) -> bool {
-        !matches!(self, Self::SampanInstalled | Self::SampanUninstalled)
+        !matches!(self, Self::Installed | Self::Uninstalled)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Events of all programs stand in one list.
+        write!(out, "Sampan{self:?}")
     }
 }
 
@@ -53,7 +62,7 @@ pub(super) async fn tell(kube: &Kube, reason: Reason, message: &str) -> Result<(
             ..ObjectReference::default()
         },
         action: Some("Reconcile".to_owned()),
-        reason: Some(format!("{reason:?}")),
+        reason: Some(reason.to_string()),
         message: Some(shortened(message)),
         type_: Some(kind.to_owned()),
         event_time: Some(MicroTime(now)),

@@ -17,7 +17,8 @@ pub const REQUEST: &str = "sampan.dev/uninstall";
 /// What a request begins with; `requested`, `requested:force` or `requested:wait=SECONDS`.
 const ASKED: &str = "requested";
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long a node may take beyond the time that its pods have.
+/// How long it may take beyond the time that pods have until one more node is done: one after the other restarts its
+/// containerd.
 const MARGIN: Duration = Duration::from_secs(180);
 
 impl Uninstall {
@@ -51,11 +52,12 @@ impl Uninstall {
 /// Asks every node that has the runtime to take it away, and waits.
 ///
 /// # Errors
-/// One line per node that is left, when the time is over or all of these have said why they cannot.
+/// One line per node that is left, when none has come further for too long, or all of these have said why they cannot.
 pub async fn uninstall_everywhere(how: &Uninstall) -> Result<()> {
     let api = Api::<Node>::all(client().await?);
-    let began = Instant::now();
-    let deadline = Duration::from_secs(how.wait_for_pods.unwrap_or_default()) + MARGIN;
+    let mut changed = Instant::now();
+    let mut last = BTreeMap::new();
+    let patience = Duration::from_secs(how.wait_for_pods.unwrap_or_default()) + MARGIN;
     for node in with_runtime(&api).await?.keys() {
         annotate(&api, node, Some(&how.request())).await?;
     }
@@ -67,7 +69,11 @@ pub async fn uninstall_everywhere(how: &Uninstall) -> Result<()> {
         let answered = left
             .values()
             .all(|answer| Uninstall::of_request(answer).is_none() && !answer.is_empty());
-        if answered || began.elapsed() > deadline {
+        if left != last {
+            changed = Instant::now();
+            last.clone_from(&left);
+        }
+        if answered || changed.elapsed() > patience {
             for node in left.keys() {
                 annotate(&api, node, None).await?;
             }

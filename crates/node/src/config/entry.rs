@@ -1,5 +1,5 @@
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +32,16 @@ pub fn plugin(version: i64) -> &'static str {
     }
 }
 
-/// Whether a runtime, as containerd shows it, is executed by our shim.
+/// Whether a runtime, as containerd shows it, is executed by this shim.
 #[must_use]
-pub fn is_our_type(runtime: &serde_json::Value) -> bool {
-    ["runtime_type", "runtimeType"]
-        .iter()
-        .any(|name| runtime.get(name).and_then(|value| value.as_str()) == Some(RUNTIME))
+pub fn executes(runtime: &serde_json::Value, shim: &Path) -> bool {
+    field(runtime, ["runtime_path", "runtimePath"]).and_then(|value| value.as_str())
+        == shim.to_str()
+}
+
+/// A field by its name in a configuration, or by that in CRI's status.
+fn field<'a>(runtime: &'a serde_json::Value, names: [&str; 2]) -> Option<&'a serde_json::Value> {
+    names.iter().find_map(|name| runtime.get(name))
 }
 
 impl Entry {
@@ -49,7 +53,6 @@ impl Entry {
             plugin(version),
             self.handler
         );
-        // What TOML needs escaped in a path, its basic strings write as Rust's debug format of plain text does.
         let mut text = String::new();
         let _ = write!(
             text,
@@ -66,11 +69,10 @@ impl Entry {
     /// others) is this one.
     #[must_use]
     pub fn is(&self, runtime: &serde_json::Value) -> bool {
-        let field = |names: [&str; 2]| names.iter().find_map(|name| runtime.get(name));
+        let field = |names| field(runtime, names);
         let annotations = serde_json::json!([ANNOTATIONS]);
-        is_our_type(runtime)
-            && field(["runtime_path", "runtimePath"]).and_then(|value| value.as_str())
-                == self.shim.to_str()
+        field(["runtime_type", "runtimeType"]).and_then(|value| value.as_str()) == Some(RUNTIME)
+            && executes(runtime, &self.shim)
             && field(["pod_annotations", "PodAnnotations"]) == Some(&annotations)
             && field(["container_annotations", "ContainerAnnotations"]) == Some(&annotations)
             && runtime

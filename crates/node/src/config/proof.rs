@@ -94,16 +94,30 @@ impl Effective {
     }
 }
 
+/// Whether nobody else has handlers of these names.
+///
+/// # Errors
+/// [`ProofError::Taken`].
+pub fn free(before: &Effective, entries: &[Entry]) -> Result<(), ProofError> {
+    let taken = |entry: &&Entry| {
+        before
+            .runtimes()
+            .is_some_and(|all| all.contains_key(&entry.handler))
+    };
+    match entries.iter().find(taken) {
+        Some(entry) => Err(ProofError::Taken(entry.handler.clone())),
+        None => Ok(()),
+    }
+}
+
 /// Proves that `after` is `before` and our handlers.
 ///
 /// # Errors
 /// [`ProofError`].
 pub fn prove(before: &Effective, after: &Effective, entries: &[Entry]) -> Result<(), ProofError> {
+    free(before, entries)?;
     for entry in entries {
         let name = &entry.handler;
-        if before.runtimes().is_some_and(|all| all.contains_key(name)) {
-            return Err(ProofError::Taken(name.clone()));
-        }
         let ours = after.runtimes().and_then(|all| all.get(name));
         if !ours.is_some_and(|runtime| entry.is(runtime)) {
             return Err(ProofError::Missing(name.clone()));

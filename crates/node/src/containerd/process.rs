@@ -11,6 +11,19 @@ use nix::unistd::Pid;
 use crate::host::Host;
 use crate::settings::Restart;
 
+/// Programs that start containerd again when it has ended, by the names of their processes.
+const SUPERVISORS: &[&str] = &[
+    "k3s",
+    "k3s-agent",
+    "k3s-server",
+    "rke2",
+    "k0s",
+    "runsv",
+    "s6-supervise",
+    "supervise-daemo",
+    "supervisord",
+];
+
 /// A process that has been found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Process {
@@ -84,7 +97,7 @@ impl Process {
             .map(|(_, value)| value.to_owned())
     }
 
-    /// Who starts it again: the unit of systemd whose cgroup it is in, or its parent if that is no init.
+    /// Who starts it again: the unit of systemd whose cgroup it is in, or its parent if that is known to.
     #[must_use]
     pub fn supervisor(&self, host: &Host) -> Restart {
         let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).unwrap_or_default();
@@ -93,10 +106,12 @@ impl Process {
         {
             return Restart::Systemd(unit);
         }
-        match parent(self.pid) {
+        let parent =
+            parent(self.pid).and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+        match parent {
+            Some(name) if SUPERVISORS.contains(&name.trim()) => Restart::Signal,
             // Nobody is known to start it again, and to end it then would break the node.
-            None | Some(0 | 1) => Restart::None,
-            Some(_) => Restart::Signal,
+            _ => Restart::None,
         }
     }
 
