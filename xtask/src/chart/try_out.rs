@@ -30,6 +30,7 @@ const WRONG: &[(&str, &str)] = &[
     ("containerd.socket=run/containerd.sock", "socket"),
     ("prefix=opt/sampan", "prefix"),
     ("onDelete=remove", "onDelete"),
+    ("mountPropagation=Bidirectional", "mountPropagation"),
     ("uninstall.waitForPods=-1", "waitForPods"),
     ("canary.interval=1", "interval"),
     ("metrics.port=0", "port"),
