@@ -1,4 +1,5 @@
 //! etcd, the API, the controllers and the scheduler, on ports of 127.0.0.1 alone.
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,13 +11,11 @@ use tools::Kubernetes;
 
 use crate::authority::{Authority, Identity};
 use crate::component::Component;
+use crate::door::{self, Door};
 use crate::{NODE, kubeconfig, ports};
 
 /// How long the API may take to be ready.
 const DEADLINE: Duration = Duration::from_secs(120);
-
-/// The addresses of services. Nothing routes them here: there is no proxy on the node, which would need iptables.
-const SERVICES: &str = "10.96.0.0/16";
 
 /// What runs, and what the node needs of it.
 pub(crate) struct ControlPlane {
@@ -26,11 +25,17 @@ pub(crate) struct ControlPlane {
     pub(crate) kubelet_kubeconfig: PathBuf,
     pub(crate) kubelet: Identity,
     pub(crate) client: Client,
+    pub(crate) door: Door,
 }
 
 impl ControlPlane {
-    /// Starts all of it in `dir`; the API is ready when this returns.
-    pub(crate) async fn start(programs: &Kubernetes, dir: &Path) -> Result<Self> {
+    /// Starts all of it in `dir`; the API is ready when this returns. Of the subnet of Services the first address is the
+    /// API's.
+    pub(crate) async fn start(
+        programs: &Kubernetes,
+        dir: &Path,
+        services: Ipv4Addr,
+    ) -> Result<Self> {
         let pki = dir.join("pki");
         std::fs::create_dir_all(&pki).with_context(|| format!("create {}", pki.display()))?;
         let authority = Authority::new(&pki)?;
@@ -45,7 +50,7 @@ impl ControlPlane {
                 "kubernetes.default",
                 "kubernetes.default.svc",
                 "127.0.0.1",
-                "10.96.0.1",
+                &door::address(services).to_string(),
             ],
         )?;
         let to_kubelet = authority.issue("apiserver-kubelet", "kube-apiserver", masters, &[])?;
@@ -96,7 +101,7 @@ impl ControlPlane {
                 .arg(format!("--secure-port={api}"))
                 // It would refuse to publish a loopback address as the endpoint of `kubernetes`.
                 .arg("--endpoint-reconciler-type=none")
-                .arg(format!("--service-cluster-ip-range={SERVICES}"))
+                .arg(format!("--service-cluster-ip-range={services}/24"))
                 .args(["--authorization-mode=Node,RBAC", "--allow-privileged=true"])
                 .arg("--enable-admission-plugins=NodeRestriction")
                 .arg(flag("client-ca-file", &authority.certificate()))
@@ -125,6 +130,7 @@ impl ControlPlane {
         .await
         .with_context(|| format!("the API's log ends with:\n{}", apiserver.tail()))?;
 
+        let door = Door::open(services, api).await?;
         let controllers = Component::start(
             "kube-controller-manager",
             dir,
@@ -149,6 +155,7 @@ impl ControlPlane {
             kubelet_kubeconfig,
             kubelet,
             client,
+            door,
         })
     }
 }

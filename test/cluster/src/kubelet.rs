@@ -1,5 +1,6 @@
 //! The kubelet: private directories, a cgroup of its own below the roots, and nothing changed on the host.
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,6 +34,7 @@ pub(crate) fn start(
     containerd: &Containerd,
 ) -> Result<Component> {
     let parent = containerd.scratch().cgroup_parent();
+    let services = containerd.services().context("there are Services")?;
     make_cgroups(&parent)?;
     let root = shared_directory(&dir.join("kubelet"))?;
     let sysctls = dir.join("sysctl");
@@ -69,7 +71,7 @@ pub(crate) fn start(
         "tlsPrivateKeyFile": control_plane.kubelet.key,
         "resolvConf": resolv,
         // Nothing answers there; it only keeps a warning away.
-        "clusterDNS": ["10.96.0.10"],
+        "clusterDNS": [Ipv4Addr::from_bits(services.to_bits() + 10)],
         "podLogsDir": dir.join("podlogs"),
         "volumePluginDir": dir.join("plugins"),
         "maxPods": 200,

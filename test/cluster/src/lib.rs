@@ -4,7 +4,8 @@
 //!
 //! What a cluster usually has and this one has not:
 //! - no kube-proxy (which needs iptables) and no DNS: Services exist and get their endpoints, but their addresses lead
-//!   nowhere. Tests ask pods by their own addresses, which the host reaches.
+//!   nowhere. Tests ask pods by their own addresses, which the host reaches. The Service `kubernetes` alone is there for
+//!   pods, at its own address.
 //! - one node, which is called `localhost`, since the API must reach its kubelet by name on loopback.
 //!
 //! ```no_run
@@ -20,6 +21,7 @@
 mod authority;
 mod component;
 mod control_plane;
+mod door;
 mod kubeconfig;
 mod kubelet;
 mod leftovers;
@@ -38,6 +40,7 @@ use tools::Kubernetes;
 
 use crate::component::Component;
 use crate::control_plane::ControlPlane;
+use crate::door::Door;
 pub use kubeconfig::client;
 
 /// The only node's name.
@@ -83,7 +86,7 @@ impl Builder {
     async fn attempt(&self) -> Result<Cluster> {
         let programs = Kubernetes::locate()?;
         let registry = Registry::start()?;
-        let builder = Containerd::builder().registry(&registry).kept();
+        let builder = Containerd::builder().registry(&registry).kept().services();
         let builder = if self.without_sampan {
             builder.without_sampan()
         } else {
@@ -97,7 +100,8 @@ impl Builder {
         let dir = containerd.scratch().dir().join("cluster");
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
 
-        let control_plane = ControlPlane::start(&programs, &dir)
+        let services = containerd.services().context("there are Services")?;
+        let control_plane = ControlPlane::start(&programs, &dir, services)
             .await
             .context("start the control plane")?;
         let kubelet = kubelet::start(&programs, &dir, &control_plane, &containerd)
@@ -106,6 +110,7 @@ impl Builder {
             components,
             kubeconfig,
             client,
+            door,
             ..
         } = control_plane;
         let mut cluster = Cluster {
@@ -114,6 +119,7 @@ impl Builder {
             kubeconfig,
             kubelet: Some(kubelet),
             components,
+            _door: door,
             containerd,
             registry,
         };
@@ -130,6 +136,7 @@ pub struct Cluster {
     kubelet: Option<Component>,
     /// In the order in which they are stopped.
     components: Vec<Component>,
+    _door: Door,
     /// Dropped after the programs that use it: its scratch directory is theirs too.
     containerd: Containerd,
     registry: Registry,

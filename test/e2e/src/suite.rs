@@ -122,7 +122,7 @@ impl Stage {
         let outcome = match outcome {
             Err(error) if !error.is::<Skip>() => {
                 let seen = space.describe().await;
-                Err(error.context(format!("in {}:\n{seen}", space.name())))
+                Err(anyhow::anyhow!("{error:#}\nin {}:\n{seen}", space.name()))
             }
             other => other,
         };
@@ -172,7 +172,7 @@ fn run_in(cases: Vec<Case>, bare: bool) -> ExitCode {
                     Ok(()) => Ok(Completion::Completed),
                     Err(error) => match error.downcast::<Skip>() {
                         Ok(skip) => Ok(Completion::ignored_with(skip)),
-                        Err(error) => Err(Failed::from(format!("{error:?}"))),
+                        Err(error) => Err(Failed::from(format!("{error:#}"))),
                     },
                 }
             })
@@ -183,7 +183,7 @@ fn run_in(cases: Vec<Case>, bare: bool) -> ExitCode {
     if let Some(Ok(world)) = world
         && let Err(error) = runtime.block_on(close(world))
     {
-        eprintln!("error: {error:?}");
+        eprintln!("error: {error:#}");
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()

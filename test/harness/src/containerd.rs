@@ -3,6 +3,7 @@ mod daemon;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -78,6 +79,7 @@ pub struct Builder {
     without_cri: bool,
     without_sampan: bool,
     kept: bool,
+    services: bool,
     sampan: Value,
 }
 
@@ -161,6 +163,13 @@ impl Builder {
         self
     }
 
+    /// Gives pods a route to the first address of [`Containerd::services`], which is the host's.
+    #[must_use]
+    pub fn services(mut self) -> Self {
+        self.services = true;
+        self
+    }
+
     /// Adds to our shim's configuration, which names a private run directory and a private store: a table, as in
     /// `json!({ "compile": { "max-seconds": 5 } })`. What stands there already is replaced.
     #[must_use]
@@ -210,9 +219,13 @@ impl Builder {
             toml::to_string(&sampan).context("render the shim's configuration")?,
         )
         .context("write the shim's configuration")?;
-        if !self.without_cri {
-            network::create(scratch.tag(), dir, &dir.join("cni"))?;
-        }
+        let services = if self.without_cri {
+            None
+        } else {
+            let conf_dir = dir.join("cni");
+            let services = network::create(scratch.tag(), dir, &conf_dir, self.services)?;
+            self.services.then_some(services)
+        };
 
         // containerd looks up shims on its own PATH, and runc's shim finds runc there when no BinaryName is given.
         // Ours is the one that was built with the running test, unless a test names another.
@@ -247,6 +260,7 @@ impl Builder {
             environment,
             without_cri: self.without_cri,
             kept: self.kept,
+            services,
             process: None,
             scratch,
         };
@@ -270,6 +284,7 @@ pub struct Containerd {
     environment: Vec<(OsString, OsString)>,
     without_cri: bool,
     kept: bool,
+    services: Option<Ipv4Addr>,
     process: Option<Daemon>,
     /// The last field: dropping it removes what is left when containerd has ended.
     scratch: Scratch,
@@ -316,6 +331,12 @@ impl Containerd {
     #[must_use]
     pub fn sampan_store(&self) -> PathBuf {
         self.scratch.dir().join("store")
+    }
+
+    /// The subnet of 256 addresses for Services, if one was asked for. They lead nowhere, but for the first.
+    #[must_use]
+    pub fn services(&self) -> Option<Ipv4Addr> {
+        self.services
     }
 
     /// The private directory of this test, for volumes and other files.
