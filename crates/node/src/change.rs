@@ -36,6 +36,8 @@ pub struct Node<C> {
     pub failures: Failures,
     /// How pods are treated by an uninstallation.
     pub uninstall: Cell<Uninstall>,
+    /// Whether a change is waiting for others (the lease, pods that are to end), which may take long and can be given up.
+    pub waiting: Cell<bool>,
 }
 
 impl<C: Containerd> Node<C> {
@@ -51,6 +53,7 @@ impl<C: Containerd> Node<C> {
             state: State::below(&prefix),
             failures: Failures::parse(settings.fail_at.as_deref().unwrap_or_default())?,
             uninstall: Cell::default(),
+            waiting: Cell::default(),
             settings,
             host,
             containerd,
@@ -153,6 +156,18 @@ impl<C: Containerd> Node<C> {
         self.state.lock().await
     }
 
+    /// Takes back, or finishes, what was given up.
+    ///
+    /// # Errors
+    /// What could not be put back.
+    pub async fn settle(&self) -> Result<()> {
+        if self.state.journal()?.is_none() {
+            return Ok(());
+        }
+        let _lock = self.state.lock().await?;
+        self.recover().await
+    }
+
     /// What was begun by a process that did not live to finish it is taken back, or if it was as good as done, finished.
     ///
     /// # Errors
@@ -244,7 +259,7 @@ impl<C: Containerd> Node<C> {
                 anyhow!("{told}")
             }
             Err(undoing) => {
-                let told = format!("{message}; and it could not all be rolled back: {undoing:#}");
+                let told = format!("{message}; and it could not all be taken back: {undoing:#}");
                 self.cluster.tell(Reason::RolledBack, &told).await;
                 anyhow!("{told}")
             }

@@ -17,6 +17,8 @@ use crate::settings::{OnExit, Uninstall};
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// How often it is looked whether a change that is to end waits for others.
+const GLANCE: Duration = Duration::from_millis(100);
 /// How often a look may fail in a row before the label goes: containerd may be restarting.
 const PATIENCE: u32 = 3;
 
@@ -59,10 +61,31 @@ pub async fn run<C: Containerd>(node: &Node<C>) -> Result<()> {
         if let Woken::End = wait(pause, &mut end, &mut interrupt).await {
             break;
         }
-        // What is begun is finished or taken back, also when the end is asked for meanwhile; the kubelet's grace period
-        // decides how long that may take, and a kill after it is repaired by the next process.
-        pause = keeper.turn().await;
+        let mut turn = std::pin::pin!(keeper.turn());
+        let ended = tokio::select! {
+            biased;
+            next = &mut turn => {
+                pause = next;
+                false
+            }
+            _ = end.recv() => true,
+            _ = interrupt.recv() => true,
+        };
+        if ended {
+            // What is begun is finished, unless it waits for others; a kill by an impatient kubelet is repaired by the
+            // next process.
+            while !node.waiting.get() {
+                tokio::select! {
+                    biased;
+                    _ = &mut turn => break,
+                    () = tokio::time::sleep(GLANCE) => {}
+                }
+            }
+            break;
+        }
     }
+    node.waiting.set(false);
+    node.settle().await.context("take back what was given up")?;
     if node.settings.on_exit == OnExit::Uninstall && !keeper.gone {
         let how = Uninstall {
             wait_for_pods: node.settings.wait_for_pods,

@@ -17,6 +17,8 @@ use crate::step::{Operation, Step, When};
 
 /// How often a state that nobody announces is looked at.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// How often a containerd that has read an older configuration is asked to start once more.
+const AGAIN: u32 = 2;
 /// How long containerd may need to answer where nothing has stopped it.
 const MOMENT: Duration = Duration::from_secs(5);
 
@@ -54,10 +56,7 @@ impl<C: Containerd> Node<C> {
                 }
                 Ok(())
             }
-            Step::Answer => {
-                self.answer(&draft.entries, self.containerd.patience())
-                    .await
-            }
+            Step::Answer => self.answer(&draft.entries, &draft.restart).await,
             Step::Canary => {
                 for entry in &draft.entries {
                     self.containerd.canary(&entry.handler, &during).await?;
@@ -89,7 +88,10 @@ impl<C: Containerd> Node<C> {
 
     async fn take_lease(&self, leased: &mut bool) -> Result<()> {
         if !*leased {
-            self.cluster.take_lease().await?;
+            self.waiting.set(true);
+            let taken = self.cluster.take_lease().await;
+            self.waiting.set(false);
+            taken?;
             *leased = true;
         }
         Ok(())
@@ -143,7 +145,9 @@ impl<C: Containerd> Node<C> {
                 "pods of this runtime run still: {}",
                 listed(&users)
             );
+            self.waiting.set(true);
             tokio::time::sleep(INTERVAL.min(wait)).await;
+            self.waiting.set(false);
         }
     }
 
@@ -184,12 +188,20 @@ impl<C: Containerd> Node<C> {
         Ok(())
     }
 
-    /// Waits until CRI answers and its handlers are these.
-    async fn answer(&self, entries: &[Entry], patience: Duration) -> Result<()> {
+    /// Waits until CRI answers and its handlers are these. A containerd that was starting while its configuration was
+    /// changed has read the old one, and is asked to start once more.
+    async fn answer(&self, entries: &[Entry], restart: &Restart) -> Result<()> {
+        let patience = self.containerd.patience();
         let began = Instant::now();
+        let mut again = AGAIN;
         loop {
             let wrong: Error = match self.containerd.runtimes().await {
                 Ok(runtimes) if fits(&runtimes, entries, &self.shim()) => return Ok(()),
+                Ok(_) if again > 0 => {
+                    again -= 1;
+                    self.containerd.restart(restart, &|| ()).await?;
+                    continue;
+                }
                 Ok(runtimes) => Error::msg(format!(
                     "it runs with the handlers {}, which are not the configured ones",
                     shown(&runtimes)
@@ -339,8 +351,7 @@ impl<C: Containerd> Node<C> {
         if self.restarts(entries).await {
             self.containerd.restart(&restart, &|| ()).await?;
         }
-        let patience = self.containerd.patience();
-        self.answer(entries, patience)
+        self.answer(entries, &restart)
             .await
             .context("bring containerd back")
     }

@@ -1,6 +1,6 @@
 //! The node program, run as a person on the node would.
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 pub struct Program {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Where the host's root is to be mounted for it, in mounts of its own.
+    host: Option<PathBuf>,
 }
 
 /// How it ended.
@@ -30,6 +32,7 @@ impl Program {
         Self {
             arguments,
             environment: Vec::new(),
+            host: None,
         }
     }
 
@@ -54,13 +57,33 @@ impl Program {
         self
     }
 
+    /// Gives it mounts of its own, as a pod has, with the host's root at a directory.
+    #[must_use]
+    pub fn in_pod(mut self, host: &Path) -> Self {
+        self.arguments.retain(|argument| argument != "--host=/");
+        self.arguments.push(format!("--host={}", host.display()));
+        self.host = Some(host.to_owned());
+        self
+    }
+
     /// The command, not started.
     ///
     /// # Errors
     /// When it was not built.
     pub fn command(&self) -> Result<tokio::process::Command> {
         let path: PathBuf = harness::built_dir()?.join("sampan-node");
-        let mut command = tokio::process::Command::new(path);
+        let mut command = match &self.host {
+            None => tokio::process::Command::new(path),
+            Some(host) => {
+                let mut command = tokio::process::Command::new("unshare");
+                command
+                    .args(["--mount", "--propagation", "slave", "sh", "-c"])
+                    .arg("mount --rbind / \"$0\" && exec \"$@\"")
+                    .arg(host)
+                    .arg(path);
+                command
+            }
+        };
         command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

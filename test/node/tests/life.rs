@@ -212,6 +212,48 @@ async fn kept(version: Version) -> Result<()> {
     Ok(())
 }
 
+/// With mounts of its own and the host's root below a directory, as in a pod: containerd's parser runs in containerd's
+/// mounts, and paths are the host's.
+async fn in_a_pod(version: Version) -> Result<()> {
+    let Some(machine) = Machine::start(version, Config::Importing).await? else {
+        return Ok(());
+    };
+    let host = machine.dir().join("host");
+    fs::create_dir(&host)?;
+    // What is absolute on the host stays on the host.
+    fs::rename(machine.dir().join("opt"), machine.dir().join("real-opt"))?;
+    std::os::unix::fs::symlink(machine.dir().join("real-opt"), machine.dir().join("opt"))?;
+    let before = machine.tree()?;
+    let inside = |command: &str| anyhow::Ok(machine.node(command)?.in_pod(&host));
+    inside("install")?.succeeds().await?;
+    assert!(machine.handlers().await?.contains(&"sampan".to_owned()));
+    assert!(
+        machine
+            .dir()
+            .join("real-opt/sampan/current/sampan-runner")
+            .exists()
+    );
+    assert_eq!(machine.status().await?["state"], "installed");
+    let (pod, _) = machine.pod("inside").await?;
+    let said = inside("uninstall")?.fails().await?;
+    assert!(said.contains("test/inside"), "{said}");
+    inside("uninstall")?.with(["--force"]).succeeds().await?;
+    assert_eq!(before.difference(&machine.tree()?), "");
+    let pods = machine.crictl(&["pods", "-q"]).await?;
+    assert!(!pods.contains(&pod[..10]), "it was ended: {pods}");
+    machine.no_canary().await
+}
+
+#[tokio::test]
+async fn as_in_a_pod_on_2() -> Result<()> {
+    in_a_pod(Version::V2).await
+}
+
+#[tokio::test]
+async fn as_in_a_pod_on_1_7() -> Result<()> {
+    in_a_pod(Version::V1_7).await
+}
+
 #[tokio::test]
 async fn a_whole_life_on_2() -> Result<()> {
     whole_life(Version::V2, Config::Plain).await

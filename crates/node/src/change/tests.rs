@@ -341,6 +341,23 @@ async fn a_containerd_that_does_not_come_back_gets_its_configuration_back() {
 }
 
 #[tokio::test]
+async fn a_containerd_that_was_starting_already_is_restarted_once_more() {
+    let stage = Stage::new(ORIGINAL);
+    stage.machine.stale.set(1);
+    stage.install("").await.expect("installs");
+    stage.is_installed().await;
+    assert_eq!(stage.machine.restarts.get(), 2);
+    // On the way back as well.
+    stage.uninstall("").await.expect("uninstalls");
+    stage.machine.stale.set(0);
+    let node = stage.node("fail:canary");
+    let before = stage.tree();
+    node.install(&stage.payload()).await.expect_err("fails");
+    assert_eq!(without_state(stage.tree()), before);
+    assert!(!stage.machine.has("sampan"));
+}
+
+#[tokio::test]
 async fn an_upgrade_swaps_the_link_and_keeps_what_runs() {
     let stage = Stage::new(ORIGINAL);
     let first = stage.install("").await.expect("installs");

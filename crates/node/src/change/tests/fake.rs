@@ -23,6 +23,8 @@ pub(super) struct Machine {
     pub(super) replaces: Cell<bool>,
     /// It does not come up while its configuration contains this.
     pub(super) refuses: RefCell<Option<String>>,
+    /// So many times it comes up with what it had read before: it was starting already.
+    pub(super) stale: Cell<u32>,
     /// A directory of binaries that a pod executes.
     pub(super) used: RefCell<Option<String>>,
     pub(super) users: Cell<u32>,
@@ -39,6 +41,7 @@ impl Machine {
             restarts: Cell::new(0),
             replaces: Cell::new(false),
             refuses: RefCell::default(),
+            stale: Cell::new(0),
             used: RefCell::default(),
             users: Cell::new(0),
             version: RefCell::new("v2.3.7".to_owned()),
@@ -199,7 +202,13 @@ impl Containerd for Fake {
         self.0.up.set(false);
         self.0.restarts.set(self.0.restarts.get() + 1);
         sent();
-        self.0.start();
+        match self.0.stale.get() {
+            0 => self.0.start(),
+            times => {
+                self.0.stale.set(times - 1);
+                self.0.up.set(true);
+            }
+        }
         Ok(())
     }
 
