@@ -42,6 +42,15 @@ pub enum Cluster {
     Log(std::cell::RefCell<Vec<String>>),
 }
 
+/// How a node looks from its cluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct View {
+    /// What somebody has asked it to do by its annotation.
+    pub request: Option<String>,
+    /// Whether label or annotations are not there: a node that was registered anew has none.
+    pub lost: bool,
+}
+
 /// A real cluster and this node in it.
 pub struct Kube {
     client: Client,
@@ -142,18 +151,22 @@ impl Cluster {
         .await
     }
 
-    /// What somebody has asked this node to do by its annotation; `None` if nobody has.
+    /// How this node looks from there.
     ///
     /// # Errors
     /// What Kubernetes says.
-    pub async fn requested(&self) -> Result<Option<String>> {
+    pub async fn view(&self) -> Result<View> {
         match self {
-            Self::None => Ok(None),
+            Self::None => Ok(View::default()),
             #[cfg(test)]
-            Self::Log(_) => Ok(None),
+            Self::Log(_) => Ok(View::default()),
             Self::Kube(kube) => {
                 let node = kube.node().await?;
-                Ok(node.annotations().get(REQUEST).cloned())
+                Ok(View {
+                    request: node.annotations().get(REQUEST).cloned(),
+                    lost: node.labels().get(READY).is_none_or(|ready| ready != "true")
+                        || !node.annotations().contains_key(SHIM),
+                })
             }
         }
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::change::Node;
-use crate::cluster::Reason;
+use crate::cluster::{Reason, View};
 use crate::containerd::Containerd;
 use crate::keep::{Look, Seen};
 use crate::metrics::Metrics;
@@ -123,15 +123,16 @@ impl<C: Containerd> Keeper<'_, C> {
     /// One look, and what follows from it; returns how long to wait until the next.
     async fn turn(&mut self) -> Duration {
         let interval = Duration::from_secs(self.node.settings.check_interval);
-        match self.node.cluster.requested().await {
-            Ok(Some(text)) => {
-                if let Some(how) = Uninstall::of_request(&text) {
-                    self.go(how).await;
-                    return interval;
-                }
+        let view = match self.node.cluster.view().await {
+            Ok(view) => view,
+            Err(error) => {
+                tracing::warn!("{error:#}");
+                View::default()
             }
-            Ok(None) => {}
-            Err(error) => tracing::warn!("{error:#}"),
+        };
+        if let Some(how) = view.request.as_deref().and_then(Uninstall::of_request) {
+            self.go(how).await;
+            return interval;
         }
         if self.gone {
             return interval;
@@ -140,6 +141,9 @@ impl<C: Containerd> Keeper<'_, C> {
             Ok(Look::Fine) => {
                 self.blind = 0;
                 if self.canary().await {
+                    if view.lost {
+                        self.relabel().await;
+                    }
                     interval
                 } else {
                     self.install().await.unwrap_or(interval)
@@ -245,6 +249,17 @@ impl<C: Containerd> Keeper<'_, C> {
                     tracing::warn!("{error:#}");
                 }
             }
+        }
+    }
+
+    /// Puts the label back that somebody has taken off, or that went with the node's registration.
+    async fn relabel(&self) {
+        let Ok(Some(record)) = self.node.state.record() else {
+            return;
+        };
+        tracing::info!("the node has lost its label: labelling it again");
+        if let Err(error) = self.node.cluster.label(&record).await {
+            tracing::warn!("{error:#}");
         }
     }
 
