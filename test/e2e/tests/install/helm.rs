@@ -40,6 +40,7 @@ impl<'a> Helm<'a> {
             // What stands for systemd here starts it again when it ends.
             ("containerd.restart", "signal".to_owned()),
             ("prefix", prefix(self.cluster).display().to_string()),
+            ("mountPropagation", propagation()?.to_owned()),
         ];
         let mut arguments = vec![
             verb.to_owned(),
@@ -113,6 +114,22 @@ impl<'a> Helm<'a> {
 /// The chart of this checkout.
 pub(crate) fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/sampan")
+}
+
+/// As the chart's values say: another one where the root is a private mount, as it is without systemd.
+fn propagation() -> Result<&'static str> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
+    // Number, parent, device, root, mount point, options, and then what it is shared with.
+    let root = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(4) == Some("/"))
+        .context("there is a root")?;
+    let shared = root.split(' ').skip(6).take_while(|word| *word != "-");
+    Ok(if shared.count() > 0 {
+        "HostToContainer"
+    } else {
+        "None"
+    })
 }
 
 /// Where the runtime is installed on the node.

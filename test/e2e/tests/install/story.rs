@@ -59,13 +59,11 @@ fn shipped() -> Result<Image> {
 
 /// The same with another shim: one byte behind its end, which nothing reads, makes it another version.
 fn newer(image: &Image) -> Result<Image> {
-    const SHIM: &str = "containerd-shim-sampan-v1";
-    let path = harness::built_dir()?.join(SHIM);
-    let mut shim = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    const SHIM: &str = "opt/sampan/payload/containerd-shim-sampan-v1";
+    let lowest = image.layers.first().context("an image has a layer")?;
+    let mut shim = image::read_file(lowest, SHIM)?;
     shim.push(0);
-    let above = Rootfs::new()
-        .file(&format!("/opt/sampan/payload/{SHIM}"), shim)
-        .build()?;
+    let above = Rootfs::new().file(SHIM, shim).build()?;
     let mut config: Value = serde_json::from_slice(&image.config.bytes)?;
     let mut layers = image.layers.clone();
     layers.extend(above.layers);
@@ -88,7 +86,7 @@ pub(crate) async fn installed_used_upgraded_rolled_back_and_taken_away(
         world.push("node-two", || Ok(newer)).await?,
     );
     let helm = Helm::new(cluster)?;
-    std::fs::create_dir(cluster.containerd().scratch().dir().join("opt"))?;
+    std::fs::create_dir_all(cluster.containerd().scratch().dir().join("opt"))?;
     let before = Tree::read(&places(cluster))?;
 
     nothing_is_there(&space, cluster).await?;

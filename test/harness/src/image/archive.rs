@@ -1,7 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -77,6 +77,27 @@ pub fn read_archive(archive: &[u8]) -> Result<Image> {
         manifest,
         platform: None,
     })
+}
+
+/// Reads one file of an uncompressed layer, by its path without a leading slash.
+///
+/// # Errors
+/// When it is no such layer, or has no such file.
+pub fn read_file(layer: &Blob, path: &str) -> Result<Vec<u8>> {
+    for entry in tar::Archive::new(&layer.bytes[..])
+        .entries()
+        .context("read the layer")?
+    {
+        let mut entry = entry.context("read the layer")?;
+        if entry.path().context("read a path")?.as_os_str() == path {
+            let mut bytes = Vec::new();
+            entry
+                .read_to_end(&mut bytes)
+                .with_context(|| format!("read {path}"))?;
+            return Ok(bytes);
+        }
+    }
+    bail!("find {path} in the layer")
 }
 
 fn blob_path(blob: &Blob) -> String {

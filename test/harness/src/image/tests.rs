@@ -145,4 +145,7 @@ fn an_archive_is_read_as_it_was_packed() {
     assert_eq!(read.config, image.config);
     assert_eq!(read.layers, image.layers);
     assert!(read_archive(b"").is_err());
+    let layer = &read.layers[0];
+    assert_eq!(read_file(layer, "app").expect("a file"), b"content");
+    assert!(read_file(layer, "other").is_err());
 }
