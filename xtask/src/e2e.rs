@@ -1,4 +1,5 @@
 //! `cargo xtask e2e`: the suite in a Kubernetes cluster (`test/e2e`).
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::build::{self, Processor, checkout};
 use crate::test::{E2E, Tally};
-use crate::{guests, tools};
+use crate::{guests, image, tools};
 
 /// The guests that the suite runs.
 const GUESTS: [&str; 6] = [
@@ -31,9 +32,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if std::env::var_os("KUBECONFIG").is_none() {
         tools::fetch_for(Purpose::E2e)?;
         // As the suites do: others than what ships may be named.
-        if std::env::var_os("SAMPAN_SHIM_DIR").is_none() {
-            cargo.env("SAMPAN_SHIM_DIR", build::run(Processor::host()?, true)?);
+        let processor = Processor::host()?;
+        let binaries: PathBuf = match std::env::var_os("SAMPAN_SHIM_DIR") {
+            Some(named) => named.into(),
+            None => build::run(processor, true)?,
+        };
+        // Without the node program the tests that install it are skipped, and say so.
+        if binaries.join(build::NODE).exists() {
+            let archive = image::pack(processor, &binaries, image::REFERENCE)?;
+            cargo.env("SAMPAN_NODE_IMAGE", archive);
         }
+        cargo.env("SAMPAN_SHIM_DIR", binaries);
     }
     let mut tally = Tally::default();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

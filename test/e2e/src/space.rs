@@ -290,9 +290,17 @@ impl Space {
     /// Deletes a pod and waits until it is gone.
     ///
     /// # Errors
-    /// When it is not within two minutes.
+    /// When it is not within two minutes, or has restarted and was not meant to crash.
     pub async fn delete_pod(&self, name: &str) -> Result<()> {
         let pods: Api<Pod> = self.api();
+        let pod = pods
+            .get(name)
+            .await
+            .with_context(|| format!("ask for pod {name}"))?;
+        let restarted = restarts(&pod);
+        if !restarted.is_empty() && !is_meant_to_crash(&pod.metadata) {
+            bail!("restarted: {}", restarted.join(", "));
+        }
         pods.delete(name, &DeleteParams::default())
             .await
             .with_context(|| format!("delete pod {name}"))?;

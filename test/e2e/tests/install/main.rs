@@ -5,12 +5,14 @@
 use std::process::ExitCode;
 
 mod helm;
+mod killed;
 mod node;
+mod payload;
 mod policy;
 mod story;
 mod tree;
 
 fn main() -> ExitCode {
-    let cases = [policy::cases(), story::cases()];
+    let cases = [killed::cases(), policy::cases(), story::cases()];
     e2e_tests::run_bare(cases.into_iter().flatten().collect())
 }

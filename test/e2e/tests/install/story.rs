@@ -4,20 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use cluster::Cluster;
-use e2e_tests::{CLASS, Case, READY, Space, cases, eventually, skip};
-use harness::image::{self, Image, Rootfs};
+use e2e_tests::{CLASS, Case, READY, Space, cases, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::helm::{Helm, RELEASE, prefix};
-use crate::node;
 use crate::tree::Tree;
+use crate::{node, payload};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Pods that live through an upgrade and a rollback.
@@ -31,7 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Everything of the node that an installation may touch.
-fn places(cluster: &Cluster) -> Vec<PathBuf> {
+pub(crate) fn places(cluster: &Cluster) -> Vec<PathBuf> {
     let containerd = cluster.containerd();
     let dir = containerd.scratch().dir();
     vec![
@@ -46,41 +45,13 @@ fn places(cluster: &Cluster) -> Vec<PathBuf> {
     ]
 }
 
-/// The image that `cargo xtask image` has made.
-fn shipped() -> Result<Image> {
-    let Some(path) = std::env::var_os("SAMPAN_NODE_IMAGE") else {
-        return Err(skip(
-            "SAMPAN_NODE_IMAGE names no archive of the node program's image; `cargo xtask e2e` makes one",
-        ));
-    };
-    let archive = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    image::read_archive(&archive)
-}
-
-/// The same with another shim: one byte behind its end, which nothing reads, makes it another version.
-fn newer(image: &Image) -> Result<Image> {
-    const SHIM: &str = "opt/sampan/payload/containerd-shim-sampan-v1";
-    let lowest = image.layers.first().context("an image has a layer")?;
-    let mut shim = image::read_file(lowest, SHIM)?;
-    shim.push(0);
-    let above = Rootfs::new().file(SHIM, shim).build()?;
-    let mut config: Value = serde_json::from_slice(&image.config.bytes)?;
-    let mut layers = image.layers.clone();
-    layers.extend(above.layers);
-    config["rootfs"]["diff_ids"] = layers.iter().map(image::Blob::digest).collect();
-    Ok(Image::assemble(
-        image::Blob::json(image::IMAGE_CONFIG, &config),
-        layers,
-    ))
-}
-
 pub(crate) async fn installed_used_upgraded_rolled_back_and_taken_away(
     space: Arc<Space>,
 ) -> Result<()> {
     let world = space.world();
     let cluster = world.private_for("an installation from nothing")?;
-    let shipped = shipped()?;
-    let newer = newer(&shipped)?;
+    let shipped = payload::shipped()?;
+    let newer = payload::newer(&shipped)?;
     let (one, two) = (
         world.push("node-one", || Ok(shipped)).await?,
         world.push("node-two", || Ok(newer)).await?,
