@@ -187,7 +187,11 @@ pub fn put_back(path: &Path, before: Option<&Facts>) -> Result<()> {
     }
     // A rename onto another name of the same file leaves both.
     remove(&kept)?;
-    sync_parent(path)
+    // Where nothing was written yet, its directory may not be there either.
+    if path.parent().is_some_and(Path::exists) {
+        sync_parent(path)?;
+    }
+    Ok(())
 }
 
 /// Forgets what [`keep`] has kept, and what an interrupted [`write`] has left.

@@ -79,6 +79,12 @@ impl<C: Containerd> Node<C> {
                 for change in &draft.changes {
                     files::forget(&self.host.path(&change.path)?)?;
                 }
+                // What was kept in one of them has kept it until now.
+                if let Some(record) = &draft.journal.next {
+                    for dir in record.made.iter().rev() {
+                        files::remove_empty(&self.host.path(dir)?)?;
+                    }
+                }
                 self.state.forget(&self.host, &self.settings.prefix)?;
                 // Last: who waits for it takes it for the end.
                 self.cluster.clear().await
