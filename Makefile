@@ -9,10 +9,10 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 XTASK = cargo xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench conformance tools guests install uninstall prerequisites
+.PHONY: help build demo test e2e kind bench conformance tools guests install uninstall prerequisites
 
 help: ## What can be done
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: prerequisites ## The two binaries as they ship, static, in $CARGO_TARGET_DIR/dist
 	$(XTASK) build
@@ -22,6 +22,12 @@ demo: prerequisites ## A real containerd pulls a Wasm artifact and runs it: ever
 
 test: prerequisites ## Formatting, lints, licences, unit tests, tests with real containerds
 	$(XTASK) test
+
+e2e: prerequisites ## A real Kubernetes node with Sampan on it, and what people run there; with KUBECONFIG on that cluster
+	$(XTASK) e2e
+
+kind: prerequisites ## A cluster in Docker, the chart of this tree on it, and the end-to-end suite
+	$(XTASK) kind
 
 bench: prerequisites ## Numbers beside those of other shims, in one run
 	$(XTASK) bench

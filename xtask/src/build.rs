@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the two binaries as they ship.
+//! `cargo xtask build`: the binaries as they ship.
 mod cross;
 mod elf;
 
@@ -42,6 +42,14 @@ impl Processor {
         }
     }
 
+    /// As images call it.
+    pub(crate) fn oci(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+
     /// `e_machine` of an ELF header.
     fn machine(self) -> u16 {
         match self {
@@ -55,9 +63,15 @@ impl Processor {
 const BINARIES: &[(&str, &str)] = &[
     ("shim", "containerd-shim-sampan-v1"),
     ("runner", "sampan-runner"),
+    ("node", NODE),
 ];
 
-/// Builds both binaries for `processor` and returns the directory in which they lie.
+/// The DaemonSet's program, which goes into the image alone.
+pub(crate) const NODE: &str = "sampan-node";
+/// What containerd executes, and what that executes: installed by hand or by the program above.
+pub(crate) const RUNTIME: [&str; 2] = ["containerd-shim-sampan-v1", "sampan-runner"];
+
+/// Builds all binaries for `processor` and returns the directory in which they lie.
 ///
 /// With `release` false the development profile is used: quick to build, large and slow to run.
 pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
@@ -111,7 +125,7 @@ pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
 pub(crate) fn install(directory: &Path) -> Result<()> {
     let dist = run(Processor::host()?, true)?;
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
-    for (_, name) in BINARIES {
+    for name in RUNTIME {
         copy(&dist.join(name), &directory.join(name))?;
         println!("{}", directory.join(name).display());
     }

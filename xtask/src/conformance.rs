@@ -3,12 +3,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use ::tools::Purpose;
+
 use crate::build::{self, Processor, checkout};
 use crate::{step, tools};
 
 /// `arguments` go to critest as they are (`--ginkgo.focus=Streaming`).
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    tools::fetch_with_suites()?;
+    tools::fetch_for(Purpose::Conformance)?;
     // As the suites do: others than what ships may be named.
     let shims = match std::env::var_os("SAMPAN_SHIM_DIR") {
         Some(named) => named.into(),

@@ -8,14 +8,20 @@
 
 mod bench;
 mod build;
+mod chart;
 mod check;
 mod conformance;
 mod demo;
+mod e2e;
 mod guests;
+mod image;
+mod kind;
+mod python;
 mod reference;
 mod step;
 mod test;
 mod tools;
+mod workflows;
 
 use std::path::PathBuf;
 
@@ -37,7 +43,7 @@ enum Command {
         /// Only these (`probe`, `http-js`), with what is built together with them
         names: Vec<String>,
     },
-    /// Build the shim and the runner as they ship, static, and copy them to `dist` in cargo's target directory
+    /// Build the shim, the runner and the node program as they ship, static, and copy them to `dist` in cargo's target directory
     Build {
         /// With the development profile instead: quick to build, slow to run, not copied
         #[arg(long)]
@@ -48,6 +54,18 @@ enum Command {
         /// Processor; default: this machine's
         #[arg(long)]
         target: Option<build::Processor>,
+    },
+    /// Build, and pack the node program with the shim and the runner as an OCI image: `sampan-node.tar` beside them
+    Image {
+        /// Processor; default: this machine's
+        #[arg(long)]
+        target: Option<build::Processor>,
+        /// The image's name
+        #[arg(long, default_value = image::REFERENCE)]
+        reference: String,
+        /// Pack the binaries of this directory instead of building
+        #[arg(long)]
+        from: Option<PathBuf>,
     },
     /// Build, and copy the two binaries to where containerd finds them
     Install {
@@ -72,6 +90,12 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Bring up a Kubernetes cluster of one node and run the end-to-end suite in it (as root); with KUBECONFIG in that one
+    E2e {
+        /// For the suite itself: `-- deployment`, `-- --list`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Hold something against the world outside
     Check {
         #[command(subcommand)]
@@ -80,6 +104,24 @@ enum Command {
     /// Write the tables of docs/reference.md that the code knows
     Reference {
         /// Only say whether they are fresh
+        #[arg(long)]
+        check: bool,
+    },
+    /// Bring up a cluster in Docker, install the chart of this tree on it, and run the end-to-end suite
+    Kind {
+        /// How its nodes pull images
+        #[arg(long, default_value = "kind")]
+        pull: kind::Pull,
+        /// Kubernetes' minor version, as 1.36; default: that of kind's own image
+        #[arg(long)]
+        kubernetes: Option<String>,
+        /// For the suite itself
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Write what follows from charts/sampan/values.yaml: the chart's schema and table, and deploy/
+    Chart {
+        /// Only say whether it is fresh
         #[arg(long)]
         check: bool,
     },
@@ -107,10 +149,21 @@ fn main() -> anyhow::Result<()> {
             println!("{}", directory.display());
             Ok(())
         }
+        Command::Image {
+            target,
+            reference,
+            from,
+        } => {
+            let processor = target.map_or_else(build::Processor::host, Ok)?;
+            let from = from.map_or_else(|| build::run(processor, true), Ok)?;
+            println!("{}", image::pack(processor, &from, &reference)?.display());
+            Ok(())
+        }
         Command::Install { to } => build::install(&to),
         Command::Test { steps } => test::run(&steps),
         Command::Demo { arguments } => demo::run(&arguments),
         Command::Conformance { arguments } => conformance::run(&arguments),
+        Command::E2e { arguments } => e2e::run(&arguments),
         Command::Check {
             what: Check::Engine,
         } => match check::engine()? {
@@ -121,6 +174,12 @@ fn main() -> anyhow::Result<()> {
             }
         },
         Command::Reference { check } => reference::run(check),
+        Command::Kind {
+            pull,
+            kubernetes,
+            arguments,
+        } => kind::run(pull, kubernetes.as_deref(), &arguments),
+        Command::Chart { check } => chart::run(check),
         Command::Bench { arguments } => bench::run(&arguments),
     }
 }

@@ -10,9 +10,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use self::tally::Tally;
+pub(crate) use self::tally::Tally;
 use crate::build::{self, Processor, checkout};
-use crate::{check, guests, step, tools};
+use crate::{chart, check, guests, step, tools, workflows};
 
 /// Runs all steps, or those whose name contains one of `only`.
 pub(crate) fn run(only: &[String]) -> Result<()> {
@@ -46,6 +46,8 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     if let Some(why) = unknown {
         report.notes.push(format!("engine: skipped: {why}"));
     }
+    report.step("chart", chart::try_out);
+    report.step("workflows", workflows::lint);
     report.step("guests", || guests::build(&[]).map(drop));
     let packages = packages()?;
     report.step("unit tests", || {
@@ -62,7 +64,8 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
         shipped = Some(build::run(Processor::host()?, true)?);
         Ok(())
     });
-    for suite in packages.iter().filter(|package| package.suite) {
+    let suites = packages.iter().filter(|package| package.suite);
+    for suite in suites.filter(|suite| suite.name != E2E) {
         let name = format!("suite {}", suite.name);
         if report.leaves_out(&name) {
             continue;
@@ -102,6 +105,9 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     }
     Ok(())
 }
+
+/// The suite that wants a cluster: `cargo xtask e2e` runs it.
+pub(crate) const E2E: &str = "e2e-tests";
 
 struct Report<'a> {
     only: &'a [String],

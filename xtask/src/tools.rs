@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tools::{GoModule, Pins, Tools, cache_dir};
+use tools::{GoModule, Pins, Purpose, Tools, cache_dir};
 
 use crate::step;
 
@@ -37,13 +37,12 @@ pub(crate) fn run() -> Result<()> {
 
 /// Fetches what is missing.
 pub(crate) fn fetch() -> Result<Tools> {
-    install(|module| !module.commands.is_empty())?;
-    Ok(Tools::locate()?)
+    fetch_for(Purpose::Test)
 }
 
-/// As [`fetch`], with the test suites that are built in Go.
-pub(crate) fn fetch_with_suites() -> Result<Tools> {
-    install(|_| true)?;
+/// As [`fetch`], with what is built for one purpose alone.
+pub(crate) fn fetch_for(purpose: Purpose) -> Result<Tools> {
+    install(|module| [Purpose::Test, purpose].contains(&module.purpose))?;
     Ok(Tools::locate()?)
 }
 
@@ -51,30 +50,51 @@ fn install(wanted: impl Fn(&GoModule) -> bool) -> Result<()> {
     let pins = Pins::of_this_checkout();
     let cache = cache_dir()?;
     let home = cache.join("tools");
+    let _lock = lock(&cache)?;
+    protoc::install(&home)?;
+    debian::install(&pins, &pins.debian_dir(&cache))?;
+    modules(&pins, &cache, wanted)
+}
+
+/// One program of a Go module, built if it is missing; nothing else is fetched.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    let pins = Pins::of_this_checkout();
+    let cache = cache_dir()?;
+    let _lock = lock(&cache)?;
+    modules(&pins, &cache, |module| {
+        std::ptr::eq(module, &pins.modules[name])
+    })?;
+    Ok(pins.module_dir(&cache, name).join("bin").join(name))
+}
+
+fn modules(pins: &Pins, cache: &Path, wanted: impl Fn(&GoModule) -> bool) -> Result<()> {
+    let home = cache.join("tools");
+    let mut toolchain = None;
+    for (name, module) in pins.modules.iter().filter(|(_, module)| wanted(module)) {
+        let target = pins.module_dir(cache, name);
+        if target.exists() {
+            continue;
+        }
+        let go = match &toolchain {
+            Some(go) => go,
+            None => toolchain.insert(go::find(pins, &home)?),
+        };
+        go::build(go, name, module, &target)?;
+    }
+    Ok(())
+}
+
+/// Two checkouts, or a test run and a person, may ask at once: the second waits and then finds all there.
+fn lock(cache: &Path) -> Result<File> {
+    let home = cache.join("tools");
     fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
-    // Two checkouts, or a test run and a person, may ask at once: the second waits and then finds all there.
     let lock =
         File::create(home.join(".lock")).context("create the lock of the tools directory")?;
     if lock.try_lock().is_err() {
         step::say("waiting for another `cargo xtask tools`");
         lock.lock().context("lock the tools directory")?;
     }
-
-    protoc::install(&home)?;
-    debian::install(&pins, &pins.debian_dir(&cache))?;
-    let mut toolchain = None;
-    for (name, module) in pins.modules.iter().filter(|(_, module)| wanted(module)) {
-        let target = pins.module_dir(&cache, name);
-        if target.exists() {
-            continue;
-        }
-        let go = match &toolchain {
-            Some(go) => go,
-            None => toolchain.insert(go::find(&pins, &home)?),
-        };
-        go::build(go, name, module, &target)?;
-    }
-    Ok(())
+    Ok(lock)
 }
 
 /// protoc alone, which is all that building needs.

@@ -1,18 +1,21 @@
 mod config;
+mod daemon;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use containerd_client::services::v1::version_client::VersionClient;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
+use self::daemon::{Daemon, Keeper};
 use crate::image::{self, Content};
 use crate::leftovers::Leftovers;
 use crate::poll::until;
@@ -74,6 +77,9 @@ pub struct Builder {
     discard_unpacked_layers: bool,
     use_local_image_pull: bool,
     without_cri: bool,
+    without_sampan: bool,
+    kept: bool,
+    services: bool,
     sampan: Value,
 }
 
@@ -142,6 +148,28 @@ impl Builder {
         self
     }
 
+    /// Leaves our handler out: a node on which Sampan was never installed. Drop-ins of `conf.d` beside the configuration
+    /// are read, as the packages of containerd 2.x set it up.
+    #[must_use]
+    pub fn without_sampan(mut self) -> Self {
+        self.without_sampan = true;
+        self
+    }
+
+    /// Starts the daemon again whenever it ends, as systemd does on a node.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.kept = true;
+        self
+    }
+
+    /// Gives pods a route to the first address of [`Containerd::services`], which is the host's.
+    #[must_use]
+    pub fn services(mut self) -> Self {
+        self.services = true;
+        self
+    }
+
     /// Adds to our shim's configuration, which names a private run directory and a private store: a table, as in
     /// `json!({ "compile": { "max-seconds": 5 } })`. What stands there already is replaced.
     #[must_use]
@@ -191,9 +219,13 @@ impl Builder {
             toml::to_string(&sampan).context("render the shim's configuration")?,
         )
         .context("write the shim's configuration")?;
-        if !self.without_cri {
-            network::create(scratch.tag(), dir, &dir.join("cni"))?;
-        }
+        let services = if self.without_cri {
+            None
+        } else {
+            let conf_dir = dir.join("cni");
+            let services = network::create(scratch.tag(), dir, &conf_dir, self.services)?;
+            self.services.then_some(services)
+        };
 
         // containerd looks up shims on its own PATH, and runc's shim finds runc there when no BinaryName is given.
         // Ours is the one that was built with the running test, unless a test names another.
@@ -227,6 +259,8 @@ impl Builder {
             tools,
             environment,
             without_cri: self.without_cri,
+            kept: self.kept,
+            services,
             process: None,
             scratch,
         };
@@ -249,7 +283,9 @@ pub struct Containerd {
     tools: Tools,
     environment: Vec<(OsString, OsString)>,
     without_cri: bool,
-    process: Option<Child>,
+    kept: bool,
+    services: Option<Ipv4Addr>,
+    process: Option<Daemon>,
     /// The last field: dropping it removes what is left when containerd has ended.
     scratch: Scratch,
 }
@@ -297,6 +333,12 @@ impl Containerd {
         self.scratch.dir().join("store")
     }
 
+    /// The subnet of 256 addresses for Services, if one was asked for. They lead nowhere, but for the first.
+    #[must_use]
+    pub fn services(&self) -> Option<Ipv4Addr> {
+        self.services
+    }
+
     /// The private directory of this test, for volumes and other files.
     #[must_use]
     pub fn scratch(&self) -> &Scratch {
@@ -321,7 +363,13 @@ impl Containerd {
     /// Process id of the daemon, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Child::id)
+        self.process.as_ref().map(Daemon::pid)
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.scratch.dir().join("config.toml")
     }
 
     /// All that it and its shims have logged so far.
@@ -439,15 +487,13 @@ impl Containerd {
         let Some(mut process) = self.process.take() else {
             return Ok(());
         };
-        kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGTERM)
-            .context("send SIGTERM to containerd")?;
+        process.end(Signal::SIGTERM)?;
         let ended = until("the end of containerd", DEADLINE, async || {
-            Ok(process.try_wait()?)
+            Ok(process.ended()?)
         })
         .await;
         if ended.is_err() {
             drop(process.kill());
-            drop(process.wait());
         }
         ended.map(drop)
     }
@@ -457,12 +503,7 @@ impl Containerd {
     /// # Errors
     /// When the kernel refuses.
     pub fn kill9(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else {
-            return Ok(());
-        };
-        process.kill().context("kill containerd")?;
-        process.wait().context("wait for containerd")?;
-        Ok(())
+        self.process.take().map_or(Ok(()), Daemon::kill)
     }
 
     /// Stops the daemon if it runs and starts it again on the same directories.
@@ -492,8 +533,9 @@ impl Containerd {
         }
     }
 
-    /// Remembers an id, so that leftovers named after it are found.
-    pub(crate) fn remember(&self, namespace: &str, id: &str) {
+    /// Remembers an id, so that leftovers named after it are found: of a container that somebody else has made, as the
+    /// kubelet does.
+    pub fn remember(&self, namespace: &str, id: &str) {
         self.scratch.remember(namespace, id);
     }
 
@@ -502,24 +544,25 @@ impl Containerd {
     }
 
     async fn up(&mut self) -> Result<()> {
-        let log: File = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .with_context(|| format!("open {}", self.log_path().display()))?;
-        let process = Command::new(&self.programs.containerd)
+        let mut command = Command::new(&self.programs.containerd);
+        command
             .arg("--config")
-            .arg(self.scratch.dir().join("config.toml"))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().context("share containerd's log")?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", self.programs.containerd.display()))?;
-        let process = self.process.insert(process);
+            .arg(self.config())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let log_path = self.log_path();
+        let first = spawn(&mut command, &log_path)?;
+        let process = self.process.insert(if self.kept {
+            let command = Mutex::new(command);
+            Daemon::Kept(Keeper::new(first, move || {
+                let mut command = command.lock().unwrap_or_else(PoisonError::into_inner);
+                spawn(&mut command, &log_path)
+            }))
+        } else {
+            Daemon::Once(first)
+        });
         let socket = self.scratch.socket();
         let ready = until("containerd", DEADLINE, async || {
-            if let Some(status) = process.try_wait()? {
+            if let Some(status) = process.ended()? {
                 bail!("containerd ended with {status}");
             }
             let Ok(channel) = containerd_client::connect(&socket).await else {
@@ -544,12 +587,23 @@ impl Drop for Containerd {
         if std::thread::panicking() {
             tell(&format!("containerd's log:\n{}", tail(&self.log())));
         }
-        if let Some(mut process) = self.process.take() {
-            // Its state is thrown away, so nothing is lost by not asking nicely.
-            drop(process.kill());
-            drop(process.wait());
-        }
+        // Its state is thrown away, so nothing is lost by not asking nicely.
+        drop(self.process.take().map(Daemon::kill));
     }
+}
+
+fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
+    let log: File = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("open {}", log.display()))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("share containerd's log")?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("start {}", command.get_program().display()))
 }
 
 #[allow(

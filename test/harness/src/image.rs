@@ -188,7 +188,7 @@ impl Content for Index {
     }
 }
 
-pub use archive::archive;
+pub use archive::{archive, read_archive, read_file};
 
 #[cfg(test)]
 mod tests;

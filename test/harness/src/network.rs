@@ -11,9 +11,21 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-/// Makes the bridge and writes its CNI configuration into `conf_dir`.
-pub(crate) fn create(tag: &str, scratch: &Path, conf_dir: &Path) -> Result<()> {
+/// How far below a subnet of pods, in the second number, its subnet of Services lies.
+const SERVICES: u8 = 40;
+
+/// Makes the bridge and writes its CNI configuration into `conf_dir`; returns the subnet of Services, /24.
+///
+/// Nothing translates the addresses of Services. With `services` the first of them is the host's, and pods have a route
+/// to it: a program of the host may listen there, as the API of a cluster does.
+pub(crate) fn create(
+    tag: &str,
+    scratch: &Path,
+    conf_dir: &Path,
+    services: bool,
+) -> Result<Ipv4Addr> {
     let [_, second, third, _] = free_subnet()?.octets();
+    let of_services = Ipv4Addr::new(10, second - SERVICES, third, 0);
     let device = device(tag);
     ip(&["link", "add", &device, "type", "bridge"])?;
     ip(&[
@@ -23,7 +35,16 @@ pub(crate) fn create(tag: &str, scratch: &Path, conf_dir: &Path) -> Result<()> {
         "dev",
         &device,
     ])?;
+    if services {
+        let first = Ipv4Addr::from_bits(of_services.to_bits() + 1);
+        ip(&["address", "add", &format!("{first}/32"), "dev", &device])?;
+    }
     ip(&["link", "set", &device, "up"])?;
+    let routes = if services {
+        json!([{ "dst": format!("{of_services}/24") }])
+    } else {
+        json!([])
+    };
     let conf = json!({
         "cniVersion": "1.0.0",
         "name": tag,
@@ -35,6 +56,7 @@ pub(crate) fn create(tag: &str, scratch: &Path, conf_dir: &Path) -> Result<()> {
             "ipam": {
                 "type": "host-local",
                 "dataDir": scratch.join("ipam"),
+                "routes": routes,
                 "ranges": [[{
                     "subnet": format!("10.{second}.{third}.0/24"),
                     "gateway": format!("10.{second}.{third}.1"),
@@ -44,7 +66,8 @@ pub(crate) fn create(tag: &str, scratch: &Path, conf_dir: &Path) -> Result<()> {
     });
     fs::create_dir_all(conf_dir).with_context(|| format!("create {}", conf_dir.display()))?;
     fs::write(conf_dir.join("10-pods.conflist"), conf.to_string())
-        .context("write the CNI configuration")
+        .context("write the CNI configuration")?;
+    Ok(of_services)
 }
 
 /// Removes the bridge, if there is one.
@@ -61,7 +84,7 @@ fn device(tag: &str) -> String {
     format!("br{tag}")
 }
 
-/// A /24 of 10.200.0.0 to 10.239.255.0 that no route covers.
+/// A /24 of 10.200.0.0 to 10.239.255.0 that no route covers, nor its subnet of Services.
 fn free_subnet() -> Result<Ipv4Addr> {
     let routes = fs::read_to_string("/proc/net/route").context("read the routes")?;
     let routes: Vec<(u32, u32)> = routes
@@ -79,10 +102,12 @@ fn free_subnet() -> Result<Ipv4Addr> {
         let random = RandomState::new().build_hasher().finish();
         let [second, third, ..] = random.to_be_bytes();
         let subnet = Ipv4Addr::new(10, 200 + second % 40, third, 0);
-        if !routes
-            .iter()
-            .any(|(route, mask)| u32::from(subnet) & mask == *route)
-        {
+        let services = Ipv4Addr::new(10, 200 - SERVICES + second % 40, third, 0);
+        if !routes.iter().any(|(route, mask)| {
+            [subnet, services]
+                .iter()
+                .any(|it| it.to_bits() & mask == *route)
+        }) {
             return Ok(subnet);
         }
     }

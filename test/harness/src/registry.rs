@@ -13,12 +13,12 @@ use crate::image::{Blob, Content};
 use crate::poll::until_blocking;
 use crate::scratch::Scratch;
 
-/// A registry of our own on a free port of 127.0.0.1, over plain HTTP. Ended when dropped.
+/// A registry of our own on a free port of 127.0.0.1, over plain HTTP, ended when dropped; or one that is there already.
 #[derive(Debug)]
 pub struct Registry {
     address: String,
-    process: Child,
-    _scratch: Scratch,
+    /// Ours, if we have started it; the process ends before its directory goes.
+    ours: Option<(Child, Scratch)>,
 }
 
 impl Registry {
@@ -65,14 +65,22 @@ impl Registry {
         match address {
             Ok(address) => Ok(Self {
                 address,
-                process,
-                _scratch: scratch,
+                ours: Some((process, scratch)),
             }),
             Err(error) => {
                 drop(process.kill());
                 drop(process.wait());
                 Err(error)
             }
+        }
+    }
+
+    /// One that is there already, at `HOST:PORT`, over plain HTTP.
+    #[must_use]
+    pub fn at(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            ours: None,
         }
     }
 
@@ -161,8 +169,10 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
+        if let Some((process, _)) = &mut self.ours {
+            drop(process.kill());
+            drop(process.wait());
+        }
     }
 }
 

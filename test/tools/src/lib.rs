@@ -9,5 +9,5 @@ mod locate;
 mod pins;
 
 pub use cache::{CacheError, cache_dir};
-pub use locate::{Containerd, LocateError, Tools, critest};
-pub use pins::{GoModule, Pins};
+pub use locate::{Containerd, Kubernetes, LocateError, Tools, critest, helm};
+pub use pins::{GoModule, Pins, Purpose};

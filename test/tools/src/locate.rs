@@ -16,6 +16,14 @@ pub enum LocateError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// The file is not there, and only `cargo xtask e2e` builds it.
+    #[error("find {name} at {path}: run `cargo xtask e2e`, which builds it", path = path.display())]
+    NotBuilt {
+        /// The program.
+        name: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
 }
 
 /// The programs of one containerd release.
@@ -97,6 +105,53 @@ impl Tools {
     }
 }
 
+/// The programs of a Kubernetes node and its control plane, which only `cargo xtask e2e` needs and builds.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    /// Where the control plane keeps what it knows.
+    pub etcd: PathBuf,
+    /// The API.
+    pub apiserver: PathBuf,
+    /// Deployments, Jobs, namespaces and what else follows from what is asked for.
+    pub controller_manager: PathBuf,
+    /// Which pod on which node.
+    pub scheduler: PathBuf,
+    /// The node's side.
+    pub kubelet: PathBuf,
+    /// The command line.
+    pub kubectl: PathBuf,
+}
+
+impl Kubernetes {
+    /// Finds the programs of this checkout's pin.
+    ///
+    /// # Errors
+    /// When one is not there: the message names it.
+    pub fn locate() -> Result<Self, LocateError> {
+        let dir = Pins::of_this_checkout()
+            .module_dir(&cache_dir()?, "kubernetes")
+            .join("bin");
+        let at = |name: &str| built_for_e2e(dir.join(name));
+        Ok(Self {
+            etcd: at("etcd")?,
+            apiserver: at("kube-apiserver")?,
+            controller_manager: at("kube-controller-manager")?,
+            scheduler: at("kube-scheduler")?,
+            kubelet: at("kubelet")?,
+            kubectl: at("kubectl")?,
+        })
+    }
+}
+
+/// helm, which renders the chart and installs it.
+///
+/// # Errors
+/// When it is not there.
+pub fn helm() -> Result<PathBuf, LocateError> {
+    let pins = Pins::of_this_checkout();
+    present(pins.module_dir(&cache_dir()?, "helm").join("bin/helm"))
+}
+
 /// The test of the container runtime interface, which only `cargo xtask conformance` needs and builds.
 ///
 /// # Errors
@@ -113,12 +168,23 @@ fn present(path: PathBuf) -> Result<PathBuf, LocateError> {
     if path.exists() {
         return Ok(path);
     }
-    let name = path
-        .file_name()
+    let name = name_of(&path);
+    Err(LocateError::Missing { name, path })
+}
+
+fn built_for_e2e(path: PathBuf) -> Result<PathBuf, LocateError> {
+    if path.exists() {
+        return Ok(path);
+    }
+    let name = name_of(&path);
+    Err(LocateError::NotBuilt { name, path })
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
         .unwrap_or_default()
         .to_string_lossy()
-        .into_owned();
-    Err(LocateError::Missing { name, path })
+        .into_owned()
 }
 
 #[cfg(test)]

@@ -38,8 +38,33 @@ pub struct GoModule {
     /// Packages below the module that consist of tests, which are built to be run on their own (`go test -c`).
     #[serde(default)]
     pub suites: Vec<String>,
-    /// The variable below the module that `-version` prints, set while linking.
+    /// Packages of the modules below it, by the name that their program gets.
+    #[serde(default)]
+    pub programs: BTreeMap<String, String>,
+    /// The variable below the module that `-version` prints, set while linking; empty where there is none.
+    #[serde(default)]
     pub version_variable: String,
+    /// Further variables that are set while linking, by their whole names.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// What it is built for.
+    #[serde(default, rename = "for")]
+    pub purpose: Purpose,
+}
+
+/// What a Go module is built for: the large ones only where they are needed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// `make test`, and all the others.
+    #[default]
+    Test,
+    /// `make conformance` alone.
+    Conformance,
+    /// `make e2e` alone.
+    E2e,
+    /// `make kind` alone.
+    Kind,
 }
 
 impl Pins {
@@ -68,6 +93,12 @@ impl Pins {
         }
         for package in module.commands.iter().chain(&module.suites) {
             hash.update(package);
+            hash.update([0]);
+        }
+        for (name, value) in module.programs.iter().chain(&module.variables) {
+            hash.update(name);
+            hash.update([0]);
+            hash.update(value);
             hash.update([0]);
         }
         let (go_mod, go_sum) = wrapper(name);
@@ -116,6 +147,22 @@ fn wrapper(name: &str) -> (&'static str, &'static str) {
             include_str!("../go/critest/go.mod"),
             include_str!("../go/critest/go.sum"),
         ),
+        "kubernetes" => (
+            include_str!("../go/kubernetes/go.mod"),
+            include_str!("../go/kubernetes/go.sum"),
+        ),
+        "helm" => (
+            include_str!("../go/helm/go.mod"),
+            include_str!("../go/helm/go.sum"),
+        ),
+        "actionlint" => (
+            include_str!("../go/actionlint/go.mod"),
+            include_str!("../go/actionlint/go.sum"),
+        ),
+        "kind" => (
+            include_str!("../go/kind/go.mod"),
+            include_str!("../go/kind/go.sum"),
+        ),
         other => {
             unreachable!("test/versions.toml names {other}, which has no wrapper in test/tools/go")
         }
@@ -143,8 +190,11 @@ mod tests {
                 go_sum.contains(&format!("{wanted} h1:")),
                 "test/tools/go/{name}/go.sum lacks {wanted}"
             );
-            for command in &module.commands {
-                let tool = format!("{}/{command}", module.module);
+            let commands = module
+                .commands
+                .iter()
+                .map(|command| format!("{}/{command}", module.module));
+            for tool in commands.chain(module.programs.values().cloned()) {
                 assert!(
                     go_mod.contains(&tool),
                     "test/tools/go/{name}/go.mod has no tool {tool}"

@@ -1,111 +1,19 @@
-//! Toolchains that come as Python packages, in a directory of their own: the host's Python stays as it is.
-use std::collections::BTreeMap;
+//! Toolchains that come as Python packages.
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
 
 use super::Place;
-use crate::{
-    step,
-    tools::{debian, install_by_rename},
-};
+use crate::python::{self, Packages};
 
-/// A directory of installed packages.
-pub(super) struct Packages {
-    directory: PathBuf,
-}
-
-impl Packages {
-    /// `python3 -m MODULE`, at low priority.
-    pub(super) fn command(&self, module: &str) -> Command {
-        let mut command = self.python();
-        command.args(["-m", module]);
-        command
-    }
-
-    /// A function of a module, as its console script would call it, at low priority.
-    pub(super) fn script(&self, module: &str, function: &str) -> Command {
-        let mut command = self.python();
-        command.args(["-c", &format!("import {module}; {module}.{function}()")]);
-        command
-    }
-
-    /// A file of a package.
-    pub(super) fn file(&self, path: &str) -> PathBuf {
-        self.directory.join(path)
-    }
-
-    fn python(&self) -> Command {
-        let mut command = Command::new("nice");
-        command
-            .arg("python3")
-            .env("PYTHONPATH", &self.directory)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env_remove("VIRTUAL_ENV");
-        command
-    }
-}
-
-/// The packages of `requirements.txt`, installed if they are not there yet. The directory's name changes with the file.
+/// The packages of `requirements.txt`.
 pub(super) fn packages(place: &Place) -> Result<Packages> {
     let requirements = place.sources.join("requirements.txt");
-    let text =
-        fs::read(&requirements).with_context(|| format!("read {}", requirements.display()))?;
-    let version = hex::encode(Sha256::digest(text));
-    let toolchains = place.toolchains();
-    fs::create_dir_all(&toolchains).with_context(|| format!("create {}", toolchains.display()))?;
-    let directory = toolchains.join(format!("python-{}", &version[..12]));
-    if !directory.exists() {
-        let mut pip = pip(&toolchains)?;
-        pip.args([
-            "install",
-            "--no-compile",
-            "--disable-pip-version-check",
-            "--root-user-action=ignore",
-            "--quiet",
-        ])
-        .arg("--requirement")
-        .arg(&requirements)
-        .arg("--target");
-        install_by_rename(&directory, |temporary| {
-            step::run(
-                "toolchains from PyPI: C, Node.js, Python components (200 MB; a minute)",
-                pip.arg(temporary),
-            )
-        })?;
-    }
-    Ok(Packages { directory })
-}
-
-/// The host's pip, or Debian's, unpacked.
-fn pip(toolchains: &Path) -> Result<Command> {
-    step::output(Command::new("python3").arg("--version"))
-        .context("find python3: install it (`apt-get install python3`)")?;
-    let mut command = Command::new("python3");
-    if step::output(Command::new("python3").args(["-m", "pip", "--version"])).is_ok() {
-        command.args(["-m", "pip"]);
-        return Ok(command);
-    }
-    let home = toolchains.join("debian-pip");
-    if !home.exists() {
-        step::say("python3 has no pip: taking Debian's");
-        let package = BTreeMap::from([("python3-pip-whl".to_owned(), String::new())]);
-        install_by_rename(&home, |directory| debian::unpack(&package, directory))?;
-    }
-    let wheels = home.join("usr/share/python-wheels");
-    let wheel = fs::read_dir(&wheels)
-        .with_context(|| format!("list {}", wheels.display()))?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("pip-"))
-        })
-        .context("find pip in Debian's package python3-pip-whl")?;
-    // A wheel is an archive with a package in it, which Python runs as it is.
-    command.arg(wheel.join("pip"));
-    Ok(command)
+    let text = fs::read_to_string(&requirements)
+        .with_context(|| format!("read {}", requirements.display()))?;
+    python::install(
+        &place.toolchains(),
+        &text,
+        "toolchains from PyPI: C, Node.js, Python components (200 MB; a minute)",
+    )
 }

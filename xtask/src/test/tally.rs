@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 /// How many tests had which end.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     passed: u64,
     failed: u64,
     ignored: u64,
@@ -17,7 +17,7 @@ pub(super) struct Tally {
 impl Tally {
     /// Runs `cargo test`, shows what it says and counts. A test that could not run and said `skipped: why` counts as
     /// ignored, not as passed.
-    pub(super) fn run(&mut self, what: &str, command: &mut Command, flags: &[&str]) -> Result<()> {
+    pub(crate) fn run(&mut self, what: &str, command: &mut Command, flags: &[&str]) -> Result<()> {
         let began = Instant::now();
         let mut child = command
             // Output of tests that passed, which is where the skipped ones say why.
@@ -76,7 +76,7 @@ impl Tally {
     }
 
     /// The closing line, as cargo writes it.
-    pub(super) fn line(&self, ok: bool, took: Duration) -> String {
+    pub(crate) fn line(&self, ok: bool, took: Duration) -> String {
         format!(
             "test result: {}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s",
             if ok { "ok" } else { "FAILED" },

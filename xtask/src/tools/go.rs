@@ -1,12 +1,13 @@
 //! Go programs, built from modules that wrappers in `test/tools/go` pin with everything below them.
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use tools::{GoModule, Pins};
+use tools::{GoModule, Pins, Purpose};
 
 use super::{debian, install_by_rename};
 use crate::step;
@@ -55,16 +56,14 @@ pub(super) fn build(go: &Go, name: &str, module: &GoModule, target: &Path) -> Re
                 // Snapshotters that need C or devices; the tests use overlayfs.
                 .args(["-tags", "no_aufs no_btrfs no_devmapper no_zfs"])
                 .arg("-ldflags")
-                .arg(format!(
-                    "-s -w -X {}/{}={}",
-                    module.module, module.version_variable, module.version
-                ));
+                .arg(linker_flags(module));
             command
         };
-        let what = format!(
-            "{name} {} (Go; one to three minutes the first time)",
-            module.version
-        );
+        let minutes = match module.purpose {
+            Purpose::E2e => "three to ten minutes",
+            Purpose::Test | Purpose::Conformance | Purpose::Kind => "one to three minutes",
+        };
+        let what = format!("{name} {} (Go; {minutes} the first time)", module.version);
         if !module.commands.is_empty() {
             let mut command = work(&["build"]);
             command.arg("-o").arg(format!("{}/", bin.display())).args(
@@ -84,8 +83,29 @@ pub(super) fn build(go: &Go, name: &str, module: &GoModule, target: &Path) -> Re
                 .arg(format!("{}/{suite}", module.module));
             step::run(&what, &mut command)?;
         }
+        for (file, package) in &module.programs {
+            let mut command = work(&["build"]);
+            command.arg("-o").arg(bin.join(file)).arg(package);
+            step::run(&format!("{file} (Go, with {name})"), &mut command)?;
+        }
         Ok(())
     })
+}
+
+/// Without symbols, and with what `--version` prints.
+fn linker_flags(module: &GoModule) -> String {
+    let mut flags = "-s -w".to_owned();
+    if !module.version_variable.is_empty() {
+        let _ = write!(
+            flags,
+            " -X {}/{}={}",
+            module.module, module.version_variable, module.version
+        );
+    }
+    for (variable, value) in &module.variables {
+        let _ = write!(flags, " -X {variable}={value}");
+    }
+    flags
 }
 
 /// Unpacks Debian's Go below the tools directory.

@@ -19,6 +19,9 @@ pub(super) fn render(builder: &Builder, tools: &Tools, scratch: &Scratch) -> Val
             "io.containerd.nri.v1.nri": { "disable": true },
         },
     });
+    if builder.without_sampan && builder.version == Version::V2 {
+        config["imports"] = json!([dir.join("conf.d/*.toml")]);
+    }
     if builder.without_cri {
         config["disabled_plugins"] = match builder.version {
             Version::V2 => {
@@ -40,7 +43,8 @@ pub(super) fn render(builder: &Builder, tools: &Tools, scratch: &Scratch) -> Val
             .option("SystemdCgroup", false),
         Handler::new("sampan", SAMPAN).option("SystemdCgroup", false),
     ];
-    for handler in standard.iter().chain(&builder.handlers) {
+    let there = if builder.without_sampan { 1 } else { 2 };
+    for handler in standard[..there].iter().chain(&builder.handlers) {
         let mut value = json!({
             "runtime_type": handler.runtime_type,
             "pod_annotations": ["sampan.dev/*"],

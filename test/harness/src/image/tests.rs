@@ -132,3 +132,20 @@ fn an_index_lists_platforms_and_an_archive_holds_every_blob() {
         "example.test/x:v1"
     );
 }
+
+#[test]
+fn an_archive_is_read_as_it_was_packed() {
+    let image = Rootfs::new()
+        .file("/app", "content")
+        .build()
+        .expect("an image");
+    let packed = archive("localhost/test:v1", &image).expect("an archive");
+    let read = read_archive(&packed).expect("an image");
+    assert_eq!(read.manifest, image.manifest);
+    assert_eq!(read.config, image.config);
+    assert_eq!(read.layers, image.layers);
+    assert!(read_archive(b"").is_err());
+    let layer = &read.layers[0];
+    assert_eq!(read_file(layer, "app").expect("a file"), b"content");
+    assert!(read_file(layer, "other").is_err());
+}

@@ -1,0 +1,142 @@
+//! What is told over HTTP: whether this process is alive, whether the runtime works, and numbers.
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::state::Record;
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct Installed {
+    shim: String,
+    engine: String,
+    containerd: String,
+    hash: String,
+}
+
+/// All that is known of this node, shared with who asks.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    ready: Gauge,
+    installed: Family<Installed, Gauge>,
+    /// Installations that succeeded.
+    pub installs: Counter,
+    /// Installations that failed.
+    pub failures: Counter,
+    /// How often something was not as it should be.
+    pub drifts: Counter,
+    /// Canaries that ran.
+    pub canaries: Counter,
+    /// Canaries that did not.
+    pub canary_failures: Counter,
+    canary_seconds: Gauge<f64, AtomicU64>,
+    /// Why it is not ready.
+    reason: Mutex<Option<String>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("sampan_node");
+        let ready = Gauge::default();
+        registry.register(
+            "ready",
+            "Whether the runtime works on this node",
+            ready.clone(),
+        );
+        let installed = Family::default();
+        registry.register("installed", "What is installed", installed.clone());
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let installs = counter(
+            "installs",
+            "Installations, upgrades and repairs that succeeded",
+        );
+        let failures = counter("install_failures", "Those that failed");
+        let drifts = counter(
+            "drifts",
+            "How often what is installed was not as it should be",
+        );
+        let canaries = counter("canaries", "Wasm pods that were run to try the runtime");
+        let canary_failures = counter("canary_failures", "Those that did not run as they should");
+        let canary_seconds = Gauge::default();
+        registry.register(
+            "canary_seconds",
+            "How long the last of them took, with all that it needs",
+            canary_seconds.clone(),
+        );
+        Self {
+            registry,
+            ready,
+            installed,
+            installs,
+            failures,
+            drifts,
+            canaries,
+            canary_failures,
+            canary_seconds,
+            reason: Mutex::new(Some("it has just started".to_owned())),
+        }
+    }
+}
+
+impl Metrics {
+    /// The runtime works.
+    pub fn works(&self, record: &Record) {
+        self.ready.set(1);
+        self.installed.clear();
+        self.installed
+            .get_or_create(&Installed {
+                shim: record.versions.shim.clone(),
+                engine: record.versions.engine.clone(),
+                containerd: record.containerd.clone(),
+                hash: record.hash.clone(),
+            })
+            .set(1);
+        self.set_reason(None);
+    }
+
+    /// It does not, for this reason.
+    pub fn fails(&self, reason: &str) {
+        self.ready.set(0);
+        self.set_reason(Some(reason.to_owned()));
+    }
+
+    /// How long a canary took.
+    pub fn took(&self, seconds: f64) {
+        self.canary_seconds.set(seconds);
+    }
+
+    /// Why the runtime does not work; `None` if it does.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        self.reason.lock().map_or_else(
+            |poisoned| poisoned.into_inner().clone(),
+            |reason| reason.clone(),
+        )
+    }
+
+    /// All numbers, in OpenMetrics' text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn set_reason(&self, reason: Option<String>) {
+        match self.reason.lock() {
+            Ok(mut place) => *place = reason,
+            Err(poisoned) => *poisoned.into_inner() = reason,
+        }
+    }
+}

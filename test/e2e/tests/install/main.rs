@@ -1,0 +1,18 @@
+//! From an empty cluster to Sampan on its node, to another version of it, and back to nothing: the chart by helm, the node
+//! program in its pod.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+mod helm;
+mod killed;
+mod node;
+mod payload;
+mod policy;
+mod story;
+mod tree;
+
+fn main() -> ExitCode {
+    let cases = [killed::cases(), policy::cases(), story::cases()];
+    e2e_tests::run_bare(cases.into_iter().flatten().collect())
+}

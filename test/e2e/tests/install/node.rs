@@ -1,0 +1,75 @@
+//! The node as the cluster and the host see it.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cluster::{Cluster, NODE};
+use e2e_tests::{READY, eventually};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+
+use crate::helm::prefix;
+
+/// How long the node program may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The annotations of an installed node.
+pub(crate) const ANNOTATIONS: [&str; 5] = [
+    "sampan.dev/shim-version",
+    "sampan.dev/engine-version",
+    "sampan.dev/wasi-version",
+    "sampan.dev/containerd-version",
+    "sampan.dev/runtimeclasses",
+];
+
+/// The node's object.
+pub(crate) async fn node(cluster: &Cluster) -> Result<Node> {
+    let nodes: Api<Node> = Api::all(cluster.client());
+    nodes.get(NODE).await.context("ask for the node")
+}
+
+/// Labels and annotations of ours.
+pub(crate) async fn ours(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
+    let metadata = node(cluster).await?.metadata;
+    let labels = metadata.labels.unwrap_or_default();
+    let annotations = metadata.annotations.unwrap_or_default();
+    Ok(labels
+        .into_iter()
+        .chain(annotations)
+        .filter(|(name, _)| name.starts_with("sampan.dev/"))
+        .collect())
+}
+
+/// Waits until the node is labelled and runs the binaries with this hash, or with any other than `not`.
+pub(crate) async fn runs(cluster: &Cluster, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    let current = prefix(cluster).join("current");
+    eventually("the node to run other binaries", DEADLINE, async || {
+        let labelled = ours(cluster).await?.get(READY).map(String::as_str) == Some("true");
+        let hash = fs::read_link(&current)
+            .ok()
+            .map(|path| path.display().to_string());
+        Ok(hash.filter(|hash| labelled && wanted(hash)))
+    })
+    .await
+}
+
+/// The programs that supervisors of our containers execute, by their process ids.
+pub(crate) fn supervisors(cluster: &Cluster) -> BTreeMap<u32, PathBuf> {
+    cluster
+        .containerd()
+        .supervisors()
+        .into_iter()
+        .filter_map(|pid| Some((pid, fs::read_link(format!("/proc/{pid}/exe")).ok()?)))
+        .collect()
+}
+
+pub(crate) fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|it| it.conditions.as_ref());
+    conditions.is_some_and(|conditions| {
+        conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    })
+}

@@ -1,0 +1,305 @@
+//! The whole life of an installation.
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use cluster::Cluster;
+use e2e_tests::{CLASS, Case, READY, Space, cases, eventually};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+
+use crate::helm::{Helm, RELEASE, prefix};
+use crate::tree::Tree;
+use crate::{node, payload};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Pods that live through an upgrade and a rollback.
+const PODS: usize = 10;
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases![installed_used_upgraded_rolled_back_and_taken_away]
+        .into_iter()
+        .map(Case::alone)
+        .collect()
+}
+
+/// Everything of the node that an installation may touch.
+pub(crate) fn places(cluster: &Cluster) -> Vec<PathBuf> {
+    let containerd = cluster.containerd();
+    let dir = containerd.scratch().dir();
+    vec![
+        containerd.config(),
+        dir.join("conf.d"),
+        dir.join("opt"),
+        containerd.sampan_run(),
+        containerd.sampan_store(),
+        PathBuf::from("/etc/sampan"),
+        PathBuf::from("/opt/sampan"),
+        PathBuf::from("/var/lib/sampan"),
+    ]
+}
+
+pub(crate) async fn installed_used_upgraded_rolled_back_and_taken_away(
+    space: Arc<Space>,
+) -> Result<()> {
+    let world = space.world();
+    let cluster = world.private_for("an installation from nothing")?;
+    let shipped = payload::shipped()?;
+    let newer = payload::newer(&shipped)?;
+    let (one, two) = (
+        world.push("node-one", || Ok(shipped)).await?,
+        world.push("node-two", || Ok(newer)).await?,
+    );
+    let helm = Helm::new(cluster)?;
+    std::fs::create_dir_all(cluster.containerd().scratch().dir().join("opt"))?;
+    let before = Tree::read(&places(cluster))?;
+
+    nothing_is_there(&space, cluster).await?;
+    neighbour(&space).await?;
+    helm.bring("install", &one).await?;
+    let first = installed(cluster).await?;
+    ensure!(
+        !before
+            .differences(&Tree::read(&places(cluster))?)
+            .is_empty(),
+        "the tree that is compared is not the one that is changed"
+    );
+    helm.run(&["test", RELEASE, "--timeout=2m"]).await?;
+    let running = deployed(&space).await?;
+
+    helm.bring("upgrade", &two).await?;
+    let second = node::runs(cluster, |hash| hash != first).await?;
+    untouched(&space, cluster, &running, &first).await?;
+    runs_with(&space, cluster, "after-upgrade", &second).await?;
+
+    helm.run(&["rollback", RELEASE, "1", "--wait", "--timeout=3m"])
+        .await?;
+    node::runs(cluster, |hash| hash == first).await?;
+    untouched(&space, cluster, &running, &first).await?;
+    runs_with(&space, cluster, "after-rollback", &first).await?;
+
+    deployments(&space)
+        .delete("web", &DeleteParams::default())
+        .await?;
+    for pod in ["after-upgrade", "after-rollback"] {
+        space.delete_pod(pod).await?;
+    }
+    eventually("the pods to be gone", DEADLINE, async || {
+        Ok(pods(&space).await?.is_empty().then_some(()))
+    })
+    .await?;
+    helm.run(&["uninstall", RELEASE, "--wait", "--timeout=3m"])
+        .await?;
+    gone(cluster).await?;
+    let after = Tree::read(&places(cluster))?;
+    let differences = before.differences(&after);
+    ensure!(
+        differences.is_empty(),
+        "left behind:\n{}",
+        differences.join("\n")
+    );
+    // Native pods neither noticed anything nor need us.
+    let neighbour = space.ready("neighbour").await?;
+    ensure!(restarts(&neighbour) == 0, "{neighbour:?}");
+    space.delete_pod("neighbour").await?;
+    ensure!(
+        node::is_ready(&node::node(cluster).await?),
+        "the node is ready"
+    );
+    Ok(())
+}
+
+fn deployments(space: &Space) -> Api<Deployment> {
+    space.api()
+}
+
+async fn nothing_is_there(space: &Space, cluster: &Cluster) -> Result<()> {
+    assert_eq!(node::ours(cluster).await?, BTreeMap::new());
+    let image = space.world().guest("hello").await?;
+    let spec = json!({ "containers": [{ "name": "app", "image": image, "command": ["/"] }] });
+    let Err(refused) = space.pod("early", spec).await else {
+        bail!("a pod of a RuntimeClass that is not there was taken");
+    };
+    let refused = format!("{refused:#}");
+    ensure!(
+        refused.contains("RuntimeClass \"sampan\" not found"),
+        "{refused}"
+    );
+    Ok(())
+}
+
+/// A native pod that is there all the time.
+async fn neighbour(space: &Space) -> Result<()> {
+    let image = space.world().busybox().await?;
+    let spec = json!({
+        "runtimeClassName": null,
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{ "name": "app", "image": image, "command": ["/bin/sleep", "3600"] }],
+    });
+    space.pod("neighbour", spec).await?;
+    space.ready("neighbour").await?;
+    Ok(())
+}
+
+/// What there has to be after an installation; returns the hash of the binaries.
+async fn installed(cluster: &Cluster) -> Result<String> {
+    let hash = node::runs(cluster, |_| true).await?;
+    let ours = node::ours(cluster).await?;
+    for annotation in node::ANNOTATIONS {
+        ensure!(
+            ours.get(annotation).is_some_and(|value| !value.is_empty()),
+            "no {annotation}: {ours:?}"
+        );
+    }
+    assert_eq!(ours["sampan.dev/runtimeclasses"], "sampan,wasmtime");
+    let classes: Api<RuntimeClass> = Api::all(cluster.client());
+    for name in [CLASS, "wasmtime"] {
+        let class = classes.get(name).await?;
+        let selector = class.scheduling.and_then(|it| it.node_selector);
+        assert_eq!(
+            selector.unwrap_or_default().get(READY).map(String::as_str),
+            Some("true")
+        );
+    }
+    let events: Api<Event> = Api::namespaced(cluster.client(), "default");
+    let events = events.list(&ListParams::default()).await?;
+    let told = events
+        .iter()
+        .any(|event| event.reason.as_deref() == Some("SampanInstalled"));
+    ensure!(told, "no event tells of the installation: {events:?}");
+    Ok(hash)
+}
+
+/// Pods of the Deployment, by their uids, with the ids of their containers.
+async fn pods(space: &Space) -> Result<BTreeMap<String, String>> {
+    let pods: Api<Pod> = space.api();
+    let list = pods.list(&ListParams::default().labels("app=web")).await?;
+    list.into_iter()
+        .map(|pod| {
+            ensure!(restarts(&pod) == 0, "restarted: {:?}", pod.status);
+            let id = pod
+                .status
+                .and_then(|it| it.container_statuses)
+                .and_then(|it| it.into_iter().next()?.container_id)
+                .unwrap_or_default();
+            Ok((pod.metadata.uid.unwrap_or_default(), id))
+        })
+        .collect()
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|it| it.container_statuses.as_ref());
+    statuses
+        .into_iter()
+        .flatten()
+        .map(|status| status.restart_count)
+        .sum()
+}
+
+async fn deployed(space: &Space) -> Result<BTreeMap<String, String>> {
+    let image = space.world().guest("http-p2").await?;
+    space
+        .create_object::<Deployment>(json!({
+            "metadata": { "name": "web" },
+            "spec": {
+                "replicas": PODS,
+                "selector": { "matchLabels": { "app": "web" } },
+                "template": {
+                    "metadata": { "labels": { "app": "web" } },
+                    "spec": {
+                        "runtimeClassName": CLASS,
+                        "containers": [{
+                            "name": "app", "image": image, "command": ["/"],
+                            "readinessProbe": { "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1 },
+                            "livenessProbe": { "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 2 },
+                        }],
+                    },
+                },
+            },
+        }))
+        .await?;
+    available(space).await?;
+    let running = pods(space).await?;
+    assert_eq!(running.len(), PODS);
+    Ok(running)
+}
+
+async fn available(space: &Space) -> Result<()> {
+    let deployments = deployments(space);
+    eventually("the Deployment's pods", DEADLINE, async || {
+        let status = deployments.get("web").await?.status.unwrap_or_default();
+        let available = status.available_replicas.unwrap_or_default();
+        Ok((usize::try_from(available)? == PODS).then_some(()))
+    })
+    .await
+}
+
+/// The pods are the same, with the same containers, supervised by the binary that started them.
+async fn untouched(
+    space: &Space,
+    cluster: &Cluster,
+    running: &BTreeMap<String, String>,
+    hash: &str,
+) -> Result<()> {
+    available(space).await?;
+    assert_eq!(&pods(space).await?, running);
+    let dir = prefix(cluster).join(hash);
+    let supervisors = node::supervisors(cluster);
+    let theirs = supervisors.values().filter(|exe| exe.starts_with(&dir));
+    ensure!(
+        theirs.count() >= PODS,
+        "supervisors of {}: {supervisors:?}",
+        dir.display()
+    );
+    Ok(())
+}
+
+/// A pod that is made now runs with these binaries.
+async fn runs_with(space: &Space, cluster: &Cluster, name: &str, hash: &str) -> Result<()> {
+    let before = node::supervisors(cluster);
+    let image = space.world().guest("http-p2").await?;
+    let spec = json!({
+        "containers": [{
+            "name": "app", "image": image, "command": ["/"],
+            "readinessProbe": { "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1 },
+        }],
+    });
+    space.pod(name, spec).await?;
+    space.ready(name).await?;
+    let dir = prefix(cluster).join(hash);
+    let fresh: Vec<PathBuf> = node::supervisors(cluster)
+        .into_iter()
+        .filter(|(pid, _)| !before.contains_key(pid))
+        .map(|(_, exe)| exe)
+        .collect();
+    ensure!(
+        fresh.iter().any(|exe| exe.starts_with(&dir)),
+        "new supervisors, which should be of {}: {fresh:?}",
+        dir.display()
+    );
+    Ok(())
+}
+
+/// Nothing of ours is left in the cluster.
+async fn gone(cluster: &Cluster) -> Result<()> {
+    assert_eq!(node::ours(cluster).await?, BTreeMap::new());
+    let classes: Api<RuntimeClass> = Api::all(cluster.client());
+    let classes = classes.list(&ListParams::default()).await?.items;
+    ensure!(classes.is_empty(), "left: {classes:?}");
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), RELEASE);
+    for pod in pods.list(&ListParams::default()).await? {
+        // helm keeps the pod of its test.
+        let name = pod.metadata.name.unwrap_or_default();
+        pods.delete(&name, &DeleteParams::default()).await?;
+    }
+    Ok(())
+}
