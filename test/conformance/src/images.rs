@@ -21,6 +21,16 @@ trap 'kill $!; exit 0' TERM INT QUIT
 wait
 ";
 
+/// What Debian's busybox leaves out: `pgrep NAME` and `ipcs -m`, as far as the tests ask.
+const PGREP: &str = "#!/bin/sh
+for process in /proc/[0-9]*; do
+    read -r name < \"$process/comm\" && [ \"$name\" = \"$1\" ] && echo \"${process#/proc/}\"
+done 2> /dev/null
+";
+const IPCS: &str = "#!/bin/sh
+awk 'NR > 1 { print $1, $2, $5, $3, $4, $7 }' /proc/sysvipc/shm
+";
+
 /// Pushes them all.
 pub(crate) async fn push(registry: &Registry) -> Result<()> {
     let busybox = Busybox::find()?;
@@ -144,6 +154,8 @@ impl Busybox {
                 0o644,
             )
             .file("/bin/busybox", self.binary.clone())
+            .file("/bin/pgrep", PGREP)
+            .file("/bin/ipcs", IPCS)
             .cmd(["sh"])
             .config(
                 "Env",

@@ -57,11 +57,14 @@ impl Entry {
         let _ = write!(
             text,
             "[{table}]\nruntime_type = \"{RUNTIME}\"\nruntime_path = {path}\n\
-             pod_annotations = [\"{ANNOTATIONS}\"]\ncontainer_annotations = [\"{ANNOTATIONS}\"]\n\
-             [{table}.options]\nSystemdCgroup = {systemd}\n",
+             pod_annotations = [\"{ANNOTATIONS}\"]\ncontainer_annotations = [\"{ANNOTATIONS}\"]\n",
             path = toml_edit::Value::from(self.shim.to_string_lossy().into_owned()),
-            systemd = self.systemd_cgroup,
         );
+        // Not where it is the default: containerd 2 learns nothing of the features of a handler that has options, and
+        // then refuses pods with users of their own (docs/reference.md).
+        if self.systemd_cgroup {
+            let _ = write!(text, "[{table}.options]\nSystemdCgroup = true\n");
+        }
         text
     }
 
