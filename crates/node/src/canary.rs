@@ -71,7 +71,10 @@ impl Canary {
             let mut tries = 1;
             loop {
                 match pod().run(running).await {
-                    Err(_) if tries < TRIES => tries += 1,
+                    Err(error) if tries < TRIES => {
+                        tracing::info!("try {tries} of {TRIES}: {error:#}");
+                        tries += 1;
+                    }
                     ran => return ran,
                 }
                 pod::sweep(channel).await?;

@@ -198,6 +198,18 @@ impl<C: Containerd> Node<C> {
         };
         let config = self.read_bare(&config_path)?;
         let changes = self.strays(&config_path, config.as_deref(), record.as_ref(), None)?;
+        if found.is_ok() && !changes.is_empty() {
+            // It has to start again with what is left: somebody may have written since what it cannot start with.
+            self.containerd
+                .dump(config.as_deref(), &config_path, None)
+                .await
+                .with_context(|| {
+                    format!(
+                        "read {} without the handlers: nothing was touched; repair it first",
+                        config_path.display()
+                    )
+                })?;
+        }
         let restart = match (&found, &record) {
             (Ok(found), _) => found.restart.clone(),
             (Err(_), Some(record)) => record.restart.parse().unwrap_or(Restart::None),

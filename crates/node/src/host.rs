@@ -35,9 +35,6 @@ impl Host {
     /// # Errors
     /// When a link cannot be read, or leads in a circle.
     pub fn path(&self, path: &Path) -> io::Result<PathBuf> {
-        if self.root == Path::new("/") {
-            return Ok(path.to_owned());
-        }
         let mut left: Vec<std::ffi::OsString> = names(path);
         left.reverse();
         let mut walked = PathBuf::new();
@@ -148,8 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn the_root_of_a_node_is_taken_as_it_is() {
-        let path = Path::new("/var/run/x");
-        assert_eq!(Host::new("/").path(path).expect("as it is"), path);
+    fn on_the_node_itself_links_are_followed_too() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().canonicalize().expect("a path without links");
+        fs::write(dir.join("file"), "").expect("write");
+        symlink("file", dir.join("link")).expect("link");
+        // What is renamed onto a link would replace the link, and not what it leads to.
+        let host = Host::new("/");
+        assert_eq!(
+            host.path(&dir.join("link")).expect("resolves"),
+            dir.join("file")
+        );
     }
 }

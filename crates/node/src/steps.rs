@@ -176,6 +176,14 @@ impl<C: Containerd> Node<C> {
             if files::read(&here)? == *bytes {
                 continue;
             }
+            let known = draft.journal.before.files.iter();
+            let known = known.filter(|known| known.path == *path);
+            let before = known.map(|known| &known.before).next();
+            ensure!(
+                before == Some(&Facts::of(&here)?),
+                "{} was changed by another since it was looked at",
+                path.display()
+            );
             files::keep(&here)?;
             match bytes {
                 Some(bytes) => {

@@ -22,6 +22,8 @@ pub enum Config {
     Plain,
     /// One that imports a directory.
     Importing,
+    /// One file of the older form, which newer releases read as well.
+    Older,
 }
 
 /// A machine with a containerd.
@@ -391,17 +393,23 @@ impl Machine {
 
 /// A configuration as a person writes it: with comments, and without an end of its last line.
 fn text(version: Version, config: Config, dir: &Path, tools: &Tools) -> Result<String> {
-    let number = match version {
+    // The form that a release reads without migrating it.
+    let form = if config == Config::Older {
+        Version::V1_7
+    } else {
+        version
+    };
+    let number = match form {
         Version::V2 => 3,
         Version::V1_7 => 2,
     };
     let imports = match config {
-        Config::Plain => String::new(),
+        Config::Plain | Config::Older => String::new(),
         Config::Importing => "imports = ['conf.d/*.toml'] # more\n".to_owned(),
     };
     let (root, state, socket) = (dir.join("root"), dir.join("state"), dir.join("c.sock"));
     let runc = tools.runc.display();
-    let cri = match version {
+    let cri = match form {
         Version::V2 => format!(
             "[plugins.'io.containerd.cri.v1.images'.pinned_images]\n\
              sandbox = '{PAUSE}'\n\

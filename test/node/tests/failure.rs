@@ -270,7 +270,19 @@ async fn invalid(version: Version) -> Result<()> {
     }
     assert_eq!(machine.starts(), starts);
     fs::write(machine.config(), &good)?;
-    machine.node("install")?.succeeds().await.map(drop)
+    machine.node("install")?.succeeds().await?;
+
+    // One that others have broken since is not what containerd is to start again with.
+    let starts = machine.starts();
+    let installed = fs::read_to_string(machine.config())?;
+    fs::write(machine.config(), format!("oom_score = 'much'\n{installed}"))?;
+    let said = machine.node("uninstall")?.fails().await?;
+    ensure!(said.contains("nothing was touched"), "{said}");
+    assert_eq!(machine.starts(), starts);
+    fs::write(machine.config(), &installed)?;
+    machine.node("uninstall")?.succeeds().await?;
+    assert_eq!(fs::read_to_string(machine.config())?, good);
+    Ok(())
 }
 
 /// containerd ends when it was asked to and does not come up with the new configuration.

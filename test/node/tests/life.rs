@@ -265,6 +265,29 @@ async fn a_whole_life_with_imports_on_2() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_whole_life_with_an_older_configuration_on_2() -> Result<()> {
+    whole_life(Version::V2, Config::Older).await
+}
+
+/// The configuration is a link, as where it comes from a store of configurations.
+#[tokio::test]
+async fn a_link_stays_a_link() -> Result<()> {
+    let Some(machine) = Machine::start(Version::V2, Config::Plain).await? else {
+        return Ok(());
+    };
+    let real = machine.dir().join("etc/real.toml");
+    fs::rename(machine.config(), &real)?;
+    std::os::unix::fs::symlink("../real.toml", machine.config())?;
+    let before = machine.tree()?;
+    machine.node("install")?.succeeds().await?;
+    ensure!(fs::symlink_metadata(machine.config())?.is_symlink());
+    ensure!(fs::read_to_string(&real)?.contains("runtimes.sampan]"));
+    machine.node("uninstall")?.succeeds().await?;
+    assert_eq!(before.difference(&machine.tree()?), "");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_whole_life_on_1_7() -> Result<()> {
     whole_life(Version::V1_7, Config::Plain).await
 }
