@@ -266,6 +266,10 @@ impl<C: Containerd> Node<C> {
         for dir in self.versions()? {
             files::remove_all(&dir)?;
         }
+        // What is kept beside the configuration may be all that its directory still holds.
+        for change in &draft.changes {
+            files::forget(&self.host.path(&change.path)?)?;
+        }
         if let Some(record) = &draft.journal.next {
             for dir in &record.data {
                 files::remove_all(&self.host.path(dir)?)?;

@@ -162,6 +162,33 @@ async fn installing_twice_restarts_once_and_uninstalling_leaves_what_was() {
 }
 
 #[tokio::test]
+async fn a_directory_for_the_drop_in_goes_with_it() {
+    let stage = Stage::new(IMPORTING);
+    fs::remove_dir(stage.root.path().join("etc/containerd/conf.d")).expect("remove");
+    let before = stage.tree();
+    stage.install("fail:canary").await.expect_err("fails");
+    assert_eq!(without_state(stage.tree()), before);
+    stage.install("").await.expect("installs");
+    fs::write(stage.root.path().join("payload").join(SHIM), "shim two").expect("write");
+    stage.install("").await.expect("upgrades");
+    stage.uninstall("").await.expect("uninstalls");
+    assert_eq!(stage.tree(), before);
+    // Wherever the uninstallation was killed.
+    for point in points()
+        .iter()
+        .filter(|point| point.starts_with("uninstall"))
+    {
+        stage.install("").await.expect("installs");
+        killed(stage.uninstall(&provoked(point)), point).await;
+        stage
+            .uninstall("")
+            .await
+            .unwrap_or_else(|error| panic!("{point}: {error:#}"));
+        assert_eq!(stage.tree(), before, "{point}");
+    }
+}
+
+#[tokio::test]
 async fn a_containerd_that_replaces_sections_gets_a_block() {
     let stage = Stage::new(
         "version = 2\nimports = ['conf.d/*.toml']\n[plugins.'io.containerd.grpc.v1.cri']\nx = 1\n",
