@@ -232,6 +232,16 @@ impl<C: Containerd> Node<C> {
         }
     }
 
+    /// Removes old binaries, if there are any that nobody executes any more.
+    pub(crate) async fn tidy(&self) -> Result<()> {
+        if self.versions()?.len() < 2 {
+            return Ok(());
+        }
+        // Another process may be about to install what is not current yet.
+        let _lock = self.state.lock().await?;
+        self.prune()
+    }
+
     /// Removes directories of binaries that are neither current nor executed by anyone.
     pub(crate) fn prune(&self) -> Result<()> {
         let current = files::pointed(&self.current()?)?;
