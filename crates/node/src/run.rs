@@ -144,6 +144,9 @@ impl<C: Containerd> Keeper<'_, C> {
                     if view.lost {
                         self.relabel().await;
                     }
+                    if let Err(error) = self.node.tidy().await {
+                        tracing::warn!("remove old binaries: {error:#}");
+                    }
                     interval
                 } else {
                     self.install().await.unwrap_or(interval)

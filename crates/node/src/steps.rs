@@ -232,6 +232,16 @@ impl<C: Containerd> Node<C> {
         }
     }
 
+    /// Removes old binaries, if there are any that nobody executes any more.
+    pub(crate) async fn tidy(&self) -> Result<()> {
+        if self.versions()?.len() < 2 {
+            return Ok(());
+        }
+        // Another process may be about to install what is not current yet.
+        let _lock = self.state.lock().await?;
+        self.prune()
+    }
+
     /// Removes directories of binaries that are neither current nor executed by anyone.
     pub(crate) fn prune(&self) -> Result<()> {
         let current = files::pointed(&self.current()?)?;
@@ -265,6 +275,10 @@ impl<C: Containerd> Node<C> {
         during();
         for dir in self.versions()? {
             files::remove_all(&dir)?;
+        }
+        // What is kept beside the configuration may be all that its directory still holds.
+        for change in &draft.changes {
+            files::forget(&self.host.path(&change.path)?)?;
         }
         if let Some(record) = &draft.journal.next {
             for dir in &record.data {

@@ -147,7 +147,9 @@ pub fn run_bare(cases: Vec<Case>) -> ExitCode {
     clippy::print_stderr,
     reason = "what the cluster leaves belongs to no test, and has to be said"
 )]
-fn run_in(cases: Vec<Case>, bare: bool) -> ExitCode {
+fn run_in(mut cases: Vec<Case>, bare: bool) -> ExitCode {
+    // One that waits to be alone keeps all that come later waiting with it.
+    cases.sort_by_key(|case| case.alone);
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let runtime = match runtime() {

@@ -162,6 +162,33 @@ async fn installing_twice_restarts_once_and_uninstalling_leaves_what_was() {
 }
 
 #[tokio::test]
+async fn a_directory_for_the_drop_in_goes_with_it() {
+    let stage = Stage::new(IMPORTING);
+    fs::remove_dir(stage.root.path().join("etc/containerd/conf.d")).expect("remove");
+    let before = stage.tree();
+    stage.install("fail:canary").await.expect_err("fails");
+    assert_eq!(without_state(stage.tree()), before);
+    stage.install("").await.expect("installs");
+    fs::write(stage.root.path().join("payload").join(SHIM), "shim two").expect("write");
+    stage.install("").await.expect("upgrades");
+    stage.uninstall("").await.expect("uninstalls");
+    assert_eq!(stage.tree(), before);
+    // Wherever the uninstallation was killed.
+    for point in points()
+        .iter()
+        .filter(|point| point.starts_with("uninstall"))
+    {
+        stage.install("").await.expect("installs");
+        killed(stage.uninstall(&provoked(point)), point).await;
+        stage
+            .uninstall("")
+            .await
+            .unwrap_or_else(|error| panic!("{point}: {error:#}"));
+        assert_eq!(stage.tree(), before, "{point}");
+    }
+}
+
+#[tokio::test]
 async fn a_containerd_that_replaces_sections_gets_a_block() {
     let stage = Stage::new(
         "version = 2\nimports = ['conf.d/*.toml']\n[plugins.'io.containerd.grpc.v1.cri']\nx = 1\n",
@@ -500,5 +527,129 @@ async fn drift_is_noticed_and_repaired() {
         stage.install("").await.expect("repairs");
         assert_eq!(look(&mut seen).await, Look::Fine, "{part}");
         stage.is_installed().await;
+    }
+}
+
+/// The files of a distribution, and what its containerd reads.
+struct Distribution {
+    dirs: &'static [&'static str],
+    config: &'static str,
+    template: Option<&'static str>,
+    /// What the template holds before us.
+    given: Option<&'static str>,
+    drop_in: Option<&'static str>,
+}
+
+const DISTRIBUTIONS: &[Distribution] = &[
+    // k3s and RKE2 write their configuration at each start, from a template that need not be there.
+    Distribution {
+        dirs: &[
+            "etc/rancher/k3s",
+            "var/lib/rancher/k3s/agent/etc/containerd",
+        ],
+        config: "var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+        template: Some("var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.tmpl"),
+        given: None,
+        drop_in: None,
+    },
+    Distribution {
+        dirs: &[
+            "etc/rancher/rke2",
+            "var/lib/rancher/rke2/agent/etc/containerd",
+        ],
+        config: "var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+        template: Some("var/lib/rancher/rke2/agent/etc/containerd/config-v3.toml.tmpl"),
+        given: Some("# an administrator's\n{{ template \"base\" . }}\n"),
+        drop_in: None,
+    },
+    Distribution {
+        dirs: &["var/snap/microk8s/current/args"],
+        config: "var/snap/microk8s/current/args/containerd.toml",
+        template: Some("var/snap/microk8s/current/args/containerd-template.toml"),
+        given: Some("{{ template \"base\" . }}\n"),
+        drop_in: None,
+    },
+    Distribution {
+        dirs: &["etc/k0s/containerd.d", "var/lib/k0s"],
+        config: "etc/k0s/containerd.toml",
+        template: None,
+        given: None,
+        drop_in: Some("etc/k0s/containerd.d/sampan.toml"),
+    },
+];
+
+impl Distribution {
+    fn stage(&self) -> Stage {
+        let stage = Stage::new(ORIGINAL);
+        let root = stage.root.path();
+        for dir in self.dirs {
+            fs::create_dir_all(root.join(dir)).expect("make");
+        }
+        let base = "version = 3\n";
+        fs::write(root.join(self.config), base).expect("write");
+        let machine = &stage.machine;
+        *machine.config.borrow_mut() = self.config.into();
+        if let Some(template) = self.template {
+            if let Some(given) = self.given {
+                fs::write(root.join(template), given).expect("write");
+            }
+            *machine.template.borrow_mut() = Some((template.into(), base.to_owned()));
+        }
+        if let Some(drop_in) = self.drop_in {
+            *machine.drop_in.borrow_mut() = drop_in.into();
+            machine.merges.set(true);
+        }
+        machine.up.set(false);
+        machine.start();
+        stage
+    }
+
+    /// The tree, without the time at which the distribution wrote its configuration last.
+    fn tree(&self, stage: &Stage) -> BTreeMap<String, String> {
+        let mut tree = stage.tree();
+        let config = fs::read_to_string(stage.root.path().join(self.config)).expect("there");
+        tree.insert(self.config.to_owned(), config);
+        tree
+    }
+}
+
+#[tokio::test]
+async fn distributions_that_write_their_configuration_are_told_by_their_own_files() {
+    for distribution in DISTRIBUTIONS {
+        let stage = distribution.stage();
+        let before = distribution.tree(&stage);
+        stage.install("").await.expect("installs");
+        let node = stage.node("");
+        let record = node.state.record().expect("readable").expect("installed");
+        node.verify(&record, true).await.expect("it works");
+        let path = distribution
+            .template
+            .or(distribution.drop_in)
+            .expect("a file");
+        assert_eq!(record.config.path, Path::new("/").join(path));
+        assert_eq!(stage.machine.restarts.get(), 1);
+        // It stays when the distribution starts anew, and a second installation finds all in place.
+        stage.machine.up.set(false);
+        stage.machine.start();
+        stage.install("").await.expect("again");
+        assert_eq!(stage.machine.restarts.get(), 1, "{path}");
+        stage.uninstall("").await.expect("uninstalls");
+        assert_eq!(distribution.tree(&stage), before, "{path}");
+
+        for point in points().iter().filter(|point| {
+            point.starts_with("install:configure") || point.starts_with("install:re")
+        }) {
+            killed(stage.install(&provoked(point)), point).await;
+            stage.machine.start();
+            stage
+                .install("")
+                .await
+                .unwrap_or_else(|error| panic!("{path} {point}: {error:#}"));
+            stage
+                .uninstall("")
+                .await
+                .unwrap_or_else(|error| panic!("{path} {point}: {error:#}"));
+            assert_eq!(distribution.tree(&stage), before, "{path} {point}");
+        }
     }
 }

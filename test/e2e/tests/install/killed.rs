@@ -4,10 +4,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster::{Cluster, NODE};
-use e2e_tests::{Case, READY, Space, cases};
+use e2e_tests::{Case, READY, Space, cases, eventually};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -15,6 +16,9 @@ use crate::helm::prefix;
 use crate::story::places;
 use crate::tree::Tree;
 use crate::{node, payload};
+
+/// How long containerd may take to come back.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![the_node_stays_ready_whenever_the_program_is_killed]
@@ -146,8 +150,11 @@ pub(crate) async fn the_node_stays_ready_whenever_the_program_is_killed(
 
 /// The node is ready, its containerd answers, and its native pod runs on.
 async fn is_whole(space: &Space, cluster: &Cluster) -> Result<()> {
-    let cri = cluster.containerd().cri().await;
-    drop(cri.context("ask containerd")?);
+    // It may be on its way back from the restart that the program asked for.
+    eventually("containerd to answer", DEADLINE, async || {
+        Ok(cluster.containerd().cri().await.ok().map(drop))
+    })
+    .await?;
     ensure!(
         node::is_ready(&node::node(cluster).await?),
         "the node is not ready"

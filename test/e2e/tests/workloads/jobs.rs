@@ -15,9 +15,9 @@ const DEADLINE: Duration = Duration::from_secs(180);
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
+        a_cron_job_fires,
         a_job_completes,
         a_job_that_fails_is_tried_again,
-        a_cron_job_fires,
     ]
 }
 

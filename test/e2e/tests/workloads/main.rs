@@ -16,10 +16,11 @@ mod volumes;
 
 fn main() -> ExitCode {
     let cases = [
+        // First, since it waits for the minute.
+        jobs::cases(),
         deployment::cases(),
         exec::cases(),
         failures::cases(),
-        jobs::cases(),
         kubectl::cases(),
         many::cases(),
         pods::cases(),

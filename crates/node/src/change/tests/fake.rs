@@ -17,6 +17,13 @@ use crate::settings::Restart;
 #[derive(Debug)]
 pub(super) struct Machine {
     root: PathBuf,
+    /// The configuration that it reads, below the root.
+    pub(super) config: RefCell<PathBuf>,
+    /// The drop-in that it merges: where the configuration imports any, or the distribution does it always.
+    pub(super) drop_in: RefCell<PathBuf>,
+    pub(super) merges: Cell<bool>,
+    /// A file from which the distribution makes the configuration at each start, with what it makes without one.
+    pub(super) template: RefCell<Option<(PathBuf, String)>>,
     pub(super) up: Cell<bool>,
     pub(super) restarts: Cell<u32>,
     /// It replaces whole sections of plugins when it merges, as 1.7 does.
@@ -37,6 +44,10 @@ impl Machine {
     pub(super) fn new(root: &Path) -> Rc<Self> {
         let machine = Self {
             root: root.to_owned(),
+            config: RefCell::new("etc/containerd/config.toml".into()),
+            drop_in: RefCell::new("etc/containerd/conf.d/sampan.toml".into()),
+            merges: Cell::new(false),
+            template: RefCell::default(),
             up: Cell::new(false),
             restarts: Cell::new(0),
             replaces: Cell::new(false),
@@ -58,6 +69,15 @@ impl Machine {
     pub(super) fn start(&self) {
         if self.up.get() {
             return;
+        }
+        if let Some((template, base)) = &*self.template.borrow() {
+            let text =
+                fs::read_to_string(self.root.join(template)).unwrap_or_else(|_| BASE.to_owned());
+            fs::write(
+                self.root.join(&*self.config.borrow()),
+                text.replace(BASE, base),
+            )
+            .expect("write");
         }
         let config = self.config();
         let refused = self.refuses.borrow();
@@ -85,7 +105,7 @@ impl Machine {
     }
 
     fn config(&self) -> Vec<u8> {
-        fs::read(self.root.join("etc/containerd/config.toml")).unwrap_or_default()
+        fs::read(self.root.join(&*self.config.borrow())).unwrap_or_default()
     }
 
     /// The configuration with what it imports, as `config dump` prints it.
@@ -98,12 +118,12 @@ impl Machine {
                 .unwrap_or(1),
         );
         let imports = whole.remove("imports").is_some();
-        let ours = fs::read(self.root.join("etc/containerd/conf.d/sampan.toml")).ok();
+        let ours = fs::read(self.root.join(&*self.drop_in.borrow())).ok();
         // Asked about a drop-in, the one that is there does not count.
         let ours = drop_in
             .map(<[u8]>::to_vec)
             .or(ours.filter(|_| config == self.config()));
-        if let Some(text) = ours.filter(|_| imports) {
+        if let Some(text) = ours.filter(|_| imports || self.merges.get()) {
             let other: toml::Table = toml::from_str(std::str::from_utf8(&text)?)?;
             for (name, value) in other
                 .get("plugins")
@@ -151,6 +171,9 @@ fn merge(into: &mut toml::Value, from: &toml::Value) {
     }
 }
 
+/// How a template takes over what there would be without one.
+pub(super) const BASE: &str = "{{ template \"base\" . }}\n";
+
 #[derive(Debug)]
 pub(super) struct Fake(Rc<Machine>);
 
@@ -173,7 +196,7 @@ impl Containerd for Fake {
             pid: 1,
             version: self.0.version.borrow().clone(),
             plugins: Vec::new(),
-            config: "/etc/containerd/config.toml".into(),
+            config: Path::new("/").join(&*self.0.config.borrow()),
             restart: Restart::Signal,
             notes: String::new(),
         })
