@@ -11,6 +11,7 @@
 mod command;
 mod compile;
 mod config;
+mod debug;
 mod ending;
 mod entry;
 mod fingerprint;
@@ -27,6 +28,7 @@ mod state;
 mod stdio;
 
 pub use compile::{CompileError, Kind, compile};
+pub use debug::debug_bytes;
 pub use ending::Ending;
 pub use fingerprint::fingerprint;
 pub use limits::NewerLimit;

@@ -11,7 +11,7 @@ use plan::{EngineSettings, ExitCode as Ended};
 const SOURCE: &str = "/proc/self/fd/3";
 const TARGET: &str = "/proc/self/fd/4";
 
-/// The program was refused; the reason is on standard error. Memory beyond the bound ends the
+/// The program was refused; the reason is on standard error, where with success there may be advice. Memory beyond the bound ends the
 /// process by SIGABRT (Rust's answer to a failed allocation), time beyond it by SIGALRM.
 const REFUSED: u8 = 1;
 /// The artifact could not be written; the reason is on standard error.
@@ -32,7 +32,17 @@ pub(crate) fn compile(settings: &EngineSettings) -> ExitCode {
         return broken("cannot read the program", &error);
     }
     match engine::compile(&guest, settings, &mut target) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(_) => {
+            let debug = engine::debug_bytes(&guest);
+            if debug > 0 {
+                crate::say(&format!(
+                    "{debug} of its {} bytes are debug sections, which nothing reads here: `wasm-tools strip` takes them \
+                     away and leaves the names of functions\n",
+                    guest.len()
+                ));
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             crate::say(&format!("{}\n", crate::one_line(&error)));
             ExitCode::from(match error {

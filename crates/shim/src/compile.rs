@@ -49,9 +49,13 @@ impl Compiler<'_> {
         };
         tracing::info!(%digest, bytes = sealed.size(), "compiling {name}");
         let begun = std::time::Instant::now();
-        self.run(store.path(), &slot, &sealed)
+        let advice = self
+            .run(store.path(), &slot, &sealed)
             .await
             .map_err(|failure| failure.of(&name))?;
+        if !advice.is_empty() {
+            tracing::warn!(%digest, "{name}: {advice}");
+        }
         let artifact = blocking(move || slot.publish().map_err(of_store)).await?;
         tracing::info!(%digest, milliseconds = begun.elapsed().as_millis(), "compiled");
         Ok(artifact)
@@ -62,7 +66,8 @@ impl Compiler<'_> {
         blocking(move || store.claim(&digest, &fingerprint).map_err(of_store)).await
     }
 
-    async fn run(&self, place: &Path, slot: &Slot, sealed: &image::Sealed) -> Outcome<()> {
+    /// Returns what the helper has to say about a program that it compiled: a line, or nothing.
+    async fn run(&self, place: &Path, slot: &Slot, sealed: &image::Sealed) -> Outcome<String> {
         use std::os::fd::AsFd;
         let (mut reader, writer) = std::io::pipe().map_err(Failure::internal)?;
         let helper = jail::spawn_compiler(CompileRequest {
@@ -85,8 +90,12 @@ impl Compiler<'_> {
                 .map_err(Failure::internal)?;
         }
         let status = helper.reap().map_err(|error| of_jail(&error))?;
+        let mut reason = String::new();
+        // All writers are gone: this reads what is there. A reason is a line.
+        let _ = reader.by_ref().take(64 << 10).read_to_string(&mut reason);
+        let reason = reason.trim();
         if status == Some(0) {
-            return Ok(());
+            return Ok(reason.to_owned());
         }
         if !in_time || status == Some(128 + nix::libc::SIGALRM) {
             return Err(Failure::new(
@@ -97,10 +106,6 @@ impl Compiler<'_> {
                 ),
             ));
         }
-        let mut reason = String::new();
-        // All writers are gone: this reads what is there. A reason is a line.
-        let _ = reader.by_ref().take(64 << 10).read_to_string(&mut reason);
-        let reason = reason.trim();
         Err(match status {
             Some(1) => Failure::new(Kind::Invalid, reason),
             Some(3) => Failure::new(

@@ -62,6 +62,34 @@ async fn only_artifact(containerd: &Containerd, image: &str) -> Result<PathBuf> 
     all.into_iter().next().context("there is one")
 }
 
+/// Who runs a debug build is told by the node's log what it costs.
+#[tokio::test]
+async fn debug_sections_are_told() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let told = async |reference: &str, more: &[u8]| -> Result<bool> {
+        let program = [&guest("hello.wasm")?, more].concat();
+        let image = image::bytecode_alliance(program);
+        containerd.import(reference, &image).await?;
+        assert_eq!(
+            containerd.task(reference).args(["/"]).run().await?.status,
+            0
+        );
+        Ok(containerd.log().contains("are debug sections"))
+    };
+    assert!(!told("example.test/plain:v1", &[]).await?);
+    // A custom section: its number, its length, its name by length, and ten bytes.
+    let section = [&[0, 22, 11], b".debug_info".as_slice(), b"0123456789"].concat();
+    assert!(told("example.test/debug:v1", &section).await?);
+    assert!(
+        containerd.log().contains("10 of its "),
+        "{}",
+        containerd.log()
+    );
+    containerd.assert_clean().await
+}
+
 /// Eight supervisors want the same new program; the one that compiles it dies, and another takes over.
 async fn single_flight(version: Version) -> Result<()> {
     let Some(containerd) = containerd(version).await? else {
