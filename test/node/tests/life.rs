@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::{Version, get, until};
-use node_tests::{Config, Machine};
+use node_tests::{Config, Machine, Program};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Child;
 
 /// A copy of the binaries with other bytes at the end of one, so that they are another version.
 fn another(
@@ -145,22 +146,18 @@ async fn bad_upgrade(version: Version) -> Result<()> {
     machine.remove_pod(&pod).await
 }
 
-/// `run` repairs what others break, and leaves everything when it ends.
-async fn kept(version: Version) -> Result<()> {
-    let Some(machine) = Machine::start(version, Config::Plain).await? else {
-        return Ok(());
-    };
-    let program = machine
-        .node("run")?
-        .with(["--listen=127.0.0.1:0", "--check-interval=1"]);
+/// Starts `run`, and waits until it says where it listens.
+async fn running(program: &Program) -> Result<(Child, SocketAddr)> {
     let mut running = program
+        .clone()
+        .with(["--listen=127.0.0.1:0"])
         .command()?
         .stderr(Stdio::piped())
         .spawn()
         .context("start the node program")?;
     let stderr = running.stderr.take().context("it has a standard error")?;
     let mut lines = BufReader::new(stderr).lines();
-    let address: SocketAddr = loop {
+    let address = loop {
         let line = lines
             .next_line()
             .await?
@@ -171,6 +168,41 @@ async fn kept(version: Version) -> Result<()> {
     };
     // Nobody reads the rest, and a full pipe would stop it.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok((running, address))
+}
+
+/// `run` tries again what has failed, and says meanwhile why.
+async fn tried_again(version: Version) -> Result<()> {
+    let Some(machine) = Machine::start(version, Config::Plain).await? else {
+        return Ok(());
+    };
+    let configuration = machine.configuration()?;
+    machine.refuse(&machine.config(), "runtimes.sampan]");
+    let program = machine.node("run")?.with(["--restart-timeout=2"]);
+    let (mut running, address) = running(&program).await?;
+    let failed = async || {
+        let answer = get(address, "/readyz").await?;
+        let told = answer.status == 503 && answer.text().contains("has not come back");
+        Ok(told.then_some(()))
+    };
+    until("the reason", Duration::from_secs(60), failed).await?;
+    assert_eq!(configuration.difference(&machine.configuration()?), "");
+    machine.accept();
+    let ready = async || Ok((get(address, "/readyz").await?.status == 200).then_some(()));
+    until("readiness", Duration::from_secs(60), ready).await?;
+    let pid = running.id().context("it runs")?;
+    harness::process::signal(pid, nix::sys::signal::Signal::SIGTERM)?;
+    ensure!(running.wait().await?.success());
+    Ok(())
+}
+
+/// `run` repairs what others break, and leaves everything when it ends.
+async fn kept(version: Version) -> Result<()> {
+    let Some(machine) = Machine::start(version, Config::Plain).await? else {
+        return Ok(());
+    };
+    let (mut running, address) =
+        running(&machine.node("run")?.with(["--check-interval=1"])).await?;
     let ready = async || Ok((get(address, "/readyz").await?.status == 200).then_some(()));
     until("readiness", Duration::from_secs(60), ready).await?;
     assert_eq!(get(address, "/healthz").await?.status, 200);
@@ -305,6 +337,16 @@ async fn an_upgrade_that_does_not_work_on_2() -> Result<()> {
 #[tokio::test]
 async fn an_upgrade_that_does_not_work_on_1_7() -> Result<()> {
     bad_upgrade(Version::V1_7).await
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again_on_2() -> Result<()> {
+    tried_again(Version::V2).await
+}
+
+#[tokio::test]
+async fn what_is_broken_is_repaired_on_1_7() -> Result<()> {
+    kept(Version::V1_7).await
 }
 
 #[tokio::test]
