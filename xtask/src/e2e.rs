@@ -31,6 +31,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     // A cluster that is there already has its own kubelet and its own Sampan.
     if std::env::var_os("KUBECONFIG").is_none() {
         tools::fetch_for(Purpose::E2e)?;
+        // A path is taken as it is.
+        if std::env::var_os("SAMPAN_KUBELET").is_some_and(|named| named == "older") {
+            cargo.env("SAMPAN_KUBELET", tools::program("kubelet")?);
+        }
         // As the suites do: others than what ships may be named.
         let processor = Processor::host()?;
         let binaries: PathBuf = match std::env::var_os("SAMPAN_SHIM_DIR") {

@@ -184,6 +184,52 @@ async fn full_prefix(version: Version) -> Result<()> {
     Ok(())
 }
 
+/// Room for the binaries and for few pages more: it runs out wherever something is written down.
+async fn nearly_full_prefix(version: Version) -> Result<()> {
+    let Some(machine) = Machine::start(version, Config::Plain).await? else {
+        return Ok(());
+    };
+    let configuration = machine.configuration()?;
+    let mut pages = 0;
+    for name in ["containerd-shim-sampan-v1", "sampan-runner"] {
+        pages += fs::metadata(machine.payload()?.join(name))?
+            .len()
+            .div_ceil(4096);
+    }
+    let (mut failed, mut spare) = (0, 0);
+    loop {
+        let size = format!("size={}k", (pages + spare) * 4);
+        let disk = Mounted::tmpfs(&machine.prefix(), &size)?;
+        let ended = machine.node("install")?.run().await?;
+        if ended.succeeded {
+            break;
+        }
+        failed += 1;
+        let context = format!("{spare} pages: {}", ended.stderr);
+        ensure!(
+            !ended.stderr.contains("could not all be taken back"),
+            "{context}"
+        );
+        ensure!(
+            !machine.handlers().await?.contains(&"sampan".to_owned()),
+            "{context}"
+        );
+        assert_eq!(
+            configuration.difference(&machine.configuration()?),
+            "",
+            "{context}"
+        );
+        machine.no_canary().await.context(context)?;
+        drop(disk);
+        spare += 1;
+    }
+    ensure!(
+        (3..40).contains(&failed),
+        "it fails for want of some pages: {failed}"
+    );
+    Ok(())
+}
+
 /// No room for the configuration: what was is put back without any.
 async fn full_configuration(version: Version) -> Result<()> {
     let Some(machine) = Machine::start(version, Config::Plain).await? else {
@@ -347,6 +393,7 @@ on_both! {
     killed_uninstallations: an_uninstallation_is_killed(Config::Plain);
     failed_steps: every_step_fails;
     full_prefix: no_room_for_binaries;
+    nearly_full_prefix: no_room_for_what_is_written_down;
     full_configuration: no_room_for_the_configuration;
     read_only: nothing_can_be_written;
     invalid: the_configuration_is_wrong_already;

@@ -123,11 +123,12 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Finds the programs of this checkout's pin.
+    /// Finds the programs of this checkout's pin; the kubelet is the one that `SAMPAN_KUBELET` names, if it is set.
     ///
     /// # Errors
     /// When one is not there: the message names it.
     pub fn locate() -> Result<Self, LocateError> {
+        let kubelet = std::env::var_os("SAMPAN_KUBELET").map(PathBuf::from);
         let dir = Pins::of_this_checkout()
             .module_dir(&cache_dir()?, "kubernetes")
             .join("bin");
@@ -137,7 +138,7 @@ impl Kubernetes {
             apiserver: at("kube-apiserver")?,
             controller_manager: at("kube-controller-manager")?,
             scheduler: at("kube-scheduler")?,
-            kubelet: at("kubelet")?,
+            kubelet: kubelet.map_or_else(|| at("kubelet"), built_for_e2e)?,
             kubectl: at("kubectl")?,
         })
     }

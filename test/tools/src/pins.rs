@@ -65,6 +65,8 @@ pub enum Purpose {
     E2e,
     /// `make kind` alone.
     Kind,
+    /// `SAMPAN_KUBELET=older make e2e` alone.
+    Older,
 }
 
 impl Pins {
@@ -150,6 +152,10 @@ fn wrapper(name: &str) -> (&'static str, &'static str) {
         "kubernetes" => (
             include_str!("../go/kubernetes/go.mod"),
             include_str!("../go/kubernetes/go.sum"),
+        ),
+        "kubelet" => (
+            include_str!("../go/kubelet/go.mod"),
+            include_str!("../go/kubelet/go.sum"),
         ),
         "helm" => (
             include_str!("../go/helm/go.mod"),
