@@ -207,11 +207,20 @@ pub fn forget(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a name is taken. Asked before it is removed: on a read-only file system removing what is not there is an
+/// error of its own.
+fn there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
 /// Removes a file; that there is none is fine.
 ///
 /// # Errors
 /// When it cannot be removed.
 pub fn remove(path: &Path) -> Result<()> {
+    if !there(path) {
+        return Ok(());
+    }
     found(fs::remove_file(path))
         .map(drop)
         .with_context(|| format!("remove {}", path.display()))
@@ -222,6 +231,9 @@ pub fn remove(path: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be removed.
 pub fn remove_all(path: &Path) -> Result<()> {
+    if !there(path) {
+        return Ok(());
+    }
     found(fs::remove_dir_all(path))
         .map(drop)
         .with_context(|| format!("remove {}", path.display()))
@@ -232,6 +244,9 @@ pub fn remove_all(path: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be removed for another reason than what is in it.
 pub fn remove_empty(path: &Path) -> Result<bool> {
+    if !there(path) {
+        return Ok(false);
+    }
     match found(fs::remove_dir(path)) {
         Ok(removed) => Ok(removed.is_some()),
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
