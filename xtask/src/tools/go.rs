@@ -60,7 +60,7 @@ pub(super) fn build(go: &Go, name: &str, module: &GoModule, target: &Path) -> Re
             command
         };
         let minutes = match module.purpose {
-            Purpose::E2e => "three to ten minutes",
+            Purpose::E2e | Purpose::Older => "three to ten minutes",
             Purpose::Test | Purpose::Conformance | Purpose::Kind => "one to three minutes",
         };
         let what = format!("{name} {} (Go; {minutes} the first time)", module.version);
