@@ -106,7 +106,7 @@ impl<C: Containerd> Node<C> {
                     record.versions.shim,
                     record.versions.engine,
                     record.containerd,
-                    names(record)
+                    record.handlers().join(", ")
                 );
                 self.cluster.tell(Reason::Installed, &message).await;
             }
@@ -178,9 +178,13 @@ impl<C: Containerd> Node<C> {
         };
         tracing::warn!("an interrupted {} is found", journal.place());
         if journal.step >= journal.operation.commits_at() {
-            for changing in &journal.before.files {
-                files::forget(&self.host.path(&changing.path)?)?;
-            }
+            self.forget_kept(
+                journal
+                    .before
+                    .files
+                    .iter()
+                    .map(|changing| changing.path.as_path()),
+            )?;
             // What is left of an uninstallation is in the record still, or there is nothing left.
             if journal.operation == Operation::Install {
                 self.state.set_journal(None)?;
@@ -312,15 +316,6 @@ pub(crate) fn listed(users: &[User]) -> String {
         .collect();
     names.sort();
     names.dedup();
-    names.join(", ")
-}
-
-fn names(record: &Record) -> String {
-    let names: Vec<&str> = record
-        .entries
-        .iter()
-        .map(|entry| entry.handler.as_str())
-        .collect();
     names.join(", ")
 }
 

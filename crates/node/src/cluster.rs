@@ -103,17 +103,12 @@ impl Cluster {
     /// # Errors
     /// What Kubernetes says.
     pub async fn label(&self, record: &Record) -> Result<()> {
-        let handlers: Vec<&str> = record
-            .entries
-            .iter()
-            .map(|entry| entry.handler.as_str())
-            .collect();
         let annotations = json!({
             SHIM: record.versions.shim,
             ENGINE: record.versions.engine,
             WASI: record.versions.wasi,
             CONTAINERD: record.containerd,
-            HANDLERS: handlers.join(","),
+            HANDLERS: record.handlers().join(","),
         });
         self.patch(
             "label",

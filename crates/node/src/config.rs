@@ -6,8 +6,8 @@ mod entry;
 mod proof;
 
 pub use block::{holds, remove};
-pub use candidate::{Candidate, Kind, Place, candidates, haunts, is_ours, relocated};
-pub use entry::{Entry, HANDLERS, executes, plugin};
+pub use candidate::{Candidate, DROP_IN, Kind, Place, candidates, haunts, is_ours, relocated};
+pub use entry::{Entry, HANDLERS, RUNTIME, executes, plugin};
 pub use proof::{Effective, free, prove};
 
 /// What a configuration cannot be read for.

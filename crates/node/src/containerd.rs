@@ -2,6 +2,7 @@
 //! have one that obeys the same text.
 mod live;
 mod process;
+pub(crate) mod request;
 mod users;
 
 use std::path::PathBuf;

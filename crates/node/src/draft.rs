@@ -11,7 +11,7 @@ use crate::files::{self, Facts};
 use crate::layout::Layout;
 use crate::payload::Payload;
 use crate::settings::Restart;
-use crate::state::{Before, Changing, Configured, Journal, Phase, Record};
+use crate::state::{Before, Changing, Configured, Journal, Phase, Record, State};
 use crate::step::Operation;
 
 /// The oldest containerd that has all that the shim needs.
@@ -126,9 +126,7 @@ impl<C: Containerd> Node<C> {
             kind: chosen.kind,
             digest: files::digest(&chosen.bytes),
             bare: files::digest(&bare),
-            backup: original
-                .as_ref()
-                .map(|facts| format!("backup-{}", &facts.digest[..16])),
+            backup: original.as_ref().map(State::backup_name),
             original,
         };
         let mut data = Vec::new();

@@ -58,8 +58,7 @@ impl<C: Containerd> Node<C> {
         if let Some(journal) = self.state.journal()? {
             return Ok(Look::Due(format!("{} was interrupted", journal.place())));
         }
-        let handlers = record.entries.iter().map(|entry| &entry.handler);
-        if record.hash != payload.hash || !handlers.eq(&self.settings.runtimeclasses) {
+        if record.hash != payload.hash || record.handlers() != self.settings.runtimeclasses {
             return Ok(Look::Due(format!(
                 "{} is installed and {} is to be",
                 record.hash, payload.hash

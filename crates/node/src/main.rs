@@ -58,18 +58,8 @@ async fn commanded(arguments: Arguments) -> Result<()> {
         }
         return Ok(());
     }
-    if let Command::Uninstall(Uninstall {
-        cluster: true,
-        force,
-        ..
-    }) = command
-    {
-        let how = Uninstall {
-            force,
-            wait_for_pods: settings.wait_for_pods,
-            ..Uninstall::default()
-        };
-        return uninstall_everywhere(&how).await;
+    if let Command::Uninstall(how @ Uninstall { cluster: true, .. }) = command {
+        return uninstall_everywhere(&settings.uninstall(how)).await;
     }
     let containerd = Live::new(&settings, Host::new(&settings.host));
     let cluster = match command {
@@ -85,14 +75,7 @@ async fn commanded(arguments: Arguments) -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&record)?);
             Ok(())
         }
-        Command::Uninstall(how) => {
-            let wait_for_pods = node.settings.wait_for_pods;
-            node.uninstall(Uninstall {
-                wait_for_pods,
-                ..how
-            })
-            .await
-        }
+        Command::Uninstall(how) => node.uninstall(node.settings.uninstall(how)).await,
         Command::Status { .. } => {
             println!("{}", serde_json::to_string_pretty(&node.status()?)?);
             Ok(())

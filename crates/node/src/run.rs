@@ -87,11 +87,8 @@ pub async fn run<C: Containerd>(node: &Node<C>) -> Result<()> {
     node.waiting.set(false);
     node.settle().await.context("take back what was given up")?;
     if node.settings.on_exit == OnExit::Uninstall && !keeper.gone {
-        let how = Uninstall {
-            wait_for_pods: node.settings.wait_for_pods,
-            ..Uninstall::default()
-        };
-        node.uninstall(how).await?;
+        node.uninstall(node.settings.uninstall(Uninstall::default()))
+            .await?;
     }
     Ok(())
 }

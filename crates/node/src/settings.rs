@@ -160,6 +160,17 @@ pub struct Settings {
     pub fail_at: Option<String>,
 }
 
+impl Settings {
+    /// How the runtime is taken away, with the time for pods, which is a setting of `run` too.
+    #[must_use]
+    pub fn uninstall(&self, how: Uninstall) -> Uninstall {
+        Uninstall {
+            wait_for_pods: self.wait_for_pods,
+            ..how
+        }
+    }
+}
+
 /// What SIGTERM does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum OnExit {

@@ -38,6 +38,17 @@ pub struct Record {
     pub data: Vec<PathBuf>,
 }
 
+impl Record {
+    /// The names of our handlers.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<&str> {
+        self.entries
+            .iter()
+            .map(|entry| entry.handler.as_str())
+            .collect()
+    }
+}
+
 /// The file that has our handlers.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Configured {
@@ -123,7 +134,7 @@ pub struct Changing {
 pub struct Outcome {
     /// What was done.
     pub operation: Operation,
-    /// `installed`, `unchanged`, `failed`, `rolled-back`, `uninstalled`.
+    /// `succeeded` or `failed`.
     pub result: String,
     /// Why, if it failed.
     pub reason: Option<String>,
@@ -232,10 +243,9 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn back_up(&self, bytes: &[u8], facts: &Facts) -> Result<String> {
+    pub fn back_up(&self, bytes: &[u8], facts: &Facts) -> Result<()> {
         use std::os::unix::fs::{PermissionsExt as _, chown};
-        let name = format!("backup-{}", &facts.digest[..16]);
-        let path = self.dir.join(&name);
+        let path = self.dir.join(Self::backup_name(facts));
         if files::read(&path)?.as_deref() != Some(bytes) {
             files::write(&path, bytes, || ())?;
         }
@@ -243,8 +253,13 @@ impl State {
             .and_then(|()| {
                 std::fs::set_permissions(&path, std::fs::Permissions::from_mode(facts.mode))
             })
-            .with_context(|| format!("set owner and mode of {}", path.display()))?;
-        Ok(name)
+            .with_context(|| format!("set owner and mode of {}", path.display()))
+    }
+
+    /// What the copy of a file is called there.
+    #[must_use]
+    pub fn backup_name(facts: &Facts) -> String {
+        format!("backup-{}", &facts.digest[..16])
     }
 
     /// Writes down which directories were not there before the state directory was made.

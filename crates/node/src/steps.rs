@@ -69,16 +69,12 @@ impl<C: Containerd> Node<C> {
                 self.cluster.label(record).await
             }
             Step::Prune => {
-                for change in &draft.changes {
-                    files::forget(&self.host.path(&change.path)?)?;
-                }
+                self.forget_kept(draft.changes.iter().map(|change| change.path.as_path()))?;
                 self.prune()
             }
             Step::Remove => self.remove(draft, &during).await,
             Step::Forget => {
-                for change in &draft.changes {
-                    files::forget(&self.host.path(&change.path)?)?;
-                }
+                self.forget_kept(draft.changes.iter().map(|change| change.path.as_path()))?;
                 // What was kept in one of them has kept it until now.
                 if let Some(record) = &draft.journal.next {
                     for dir in record.made.iter().rev() {
@@ -90,6 +86,14 @@ impl<C: Containerd> Node<C> {
                 self.cluster.clear().await
             }
         }
+    }
+
+    /// Forgets what was kept beside files of the host, so that they could have been put back.
+    pub(crate) fn forget_kept<'a>(&self, paths: impl Iterator<Item = &'a Path>) -> Result<()> {
+        for path in paths {
+            files::forget(&self.host.path(path)?)?;
+        }
+        Ok(())
     }
 
     async fn take_lease(&self, leased: &mut bool) -> Result<()> {
@@ -277,9 +281,7 @@ impl<C: Containerd> Node<C> {
             files::remove_all(&dir)?;
         }
         // What is kept beside the configuration may be all that its directory still holds.
-        for change in &draft.changes {
-            files::forget(&self.host.path(&change.path)?)?;
-        }
+        self.forget_kept(draft.changes.iter().map(|change| change.path.as_path()))?;
         if let Some(record) = &draft.journal.next {
             for dir in &record.data {
                 files::remove_all(&self.host.path(dir)?)?;

@@ -11,8 +11,8 @@ use plan::{EngineSettings, ExitCode as Ended};
 const SOURCE: &str = "/proc/self/fd/3";
 const TARGET: &str = "/proc/self/fd/4";
 
-/// The program was refused; the reason is on standard error, where with success there may be advice. Memory beyond the bound ends the
-/// process by SIGABRT (Rust's answer to a failed allocation), time beyond it by SIGALRM.
+/// The program was refused; the reason is on standard error, where with success there may be advice. Memory beyond the
+/// bound ends the process by SIGABRT (Rust's answer to a failed allocation), time beyond it by SIGALRM.
 const REFUSED: u8 = 1;
 /// The artifact could not be written; the reason is on standard error.
 const UNWRITTEN: u8 = 3;

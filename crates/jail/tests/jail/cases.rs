@@ -11,7 +11,9 @@ use plan::{
     Sysctl,
 };
 
-use crate::stage::{GID, UID, alive, artifact, end, proc, stage, stage_with, status, wait_for};
+use crate::stage::{
+    GID, Stage, UID, alive, artifact, end, proc, stage, stage_with, status, wait_for,
+};
 
 /// `RLIMIT_NOFILE` of `<asm-generic/resource.h>`.
 const OPEN_FILES: u32 = 7;
@@ -473,7 +475,7 @@ fn a_server_remembers_a_signal_that_came_too_early() {
 }
 
 /// The plan of a pod with new namespaces.
-fn pod(stage: &crate::stage::Stage) -> plan::JailPlan {
+fn pod(stage: &Stage) -> plan::JailPlan {
     let mut pod = stage.launch.jail.clone();
     pod.hostname = Some("pod".to_owned());
     pod.user.uid = 65535;
@@ -658,7 +660,7 @@ fn a_new_user_namespace_maps_ids() {
 
 /// What a root of another user namespace must be able to reach, and nothing more: mount points are
 /// made in the image by it, and this program is executed by it.
-fn open_to_all(stage: &crate::stage::Stage) {
+fn open_to_all(stage: &Stage) {
     use std::os::unix::fs::PermissionsExt;
     fs::create_dir(stage.path("lower/data")).expect("made");
     fs::set_permissions(stage.dir.path(), fs::Permissions::from_mode(0o755)).expect("opened");
@@ -774,16 +776,21 @@ fn a_cgroup_that_never_was_is_removed() {
     cgroup.stats().expect("all zero");
 }
 
-fn long_lists_of_layers_are_assembled() {
-    let stage = stage(&[]);
-    let layers: Vec<String> = (0..12)
+/// Directories as an image's layers lie on a node, each with a file of its number.
+fn layers(stage: &Stage, count: usize) -> Vec<String> {
+    (0..count)
         .map(|number| {
             let layer = stage.path(&format!("lower/a-layer-with-a-long-name-{number}"));
             fs::create_dir(&layer).expect("made");
             fs::write(layer.join(format!("file-{number}")), "").expect("written");
             layer.display().to_string()
         })
-        .collect();
+        .collect()
+}
+
+fn long_lists_of_layers_are_assembled() {
+    let stage = stage(&[]);
+    let layers = layers(&stage, 12);
     let mount = jail::RootfsMount {
         fstype: "overlay".to_owned(),
         source: "overlay".to_owned(),
@@ -812,14 +819,7 @@ fn long_lists_of_layers_are_assembled() {
 fn layers_have_the_owners_of_a_user_namespace() {
     use rustix::fs::{AtFlags, statat};
     let stage = stage(&[]);
-    let layers: Vec<String> = (0..6)
-        .map(|number| {
-            let layer = stage.path(&format!("lower/a-layer-with-a-long-name-{number}"));
-            fs::create_dir(&layer).expect("made");
-            fs::write(layer.join(format!("file-{number}")), "").expect("written");
-            layer.display().to_string()
-        })
-        .collect();
+    let layers = layers(&stage, 6);
     let at = |name: &str| stage.path(name).display().to_string();
     let owners = ["uidmap=0:200000:65536", "gidmap=0:300000:65536"].map(str::to_owned);
     let overlay = jail::RootfsMount {

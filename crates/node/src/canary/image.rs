@@ -17,10 +17,9 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
+use crate::containerd::request::{CRI, gone_is_fine, within};
 use crate::files::digest;
 
-/// CRI's namespace in containerd.
-const NAMESPACE: &str = "k8s.io";
 /// The image's name; `.invalid` is no registry's (RFC 2606).
 const NAME: &str = "sampan.invalid/canary:v1";
 /// What keeps the blobs from being collected until the image refers to them.
@@ -47,19 +46,10 @@ impl Blob {
 
 /// A request in CRI's namespace, under our lease.
 fn leased<T>(message: T) -> Request<T> {
-    let mut request = within(message);
+    let mut request = within(CRI, message);
     request
         .metadata_mut()
         .insert("containerd-lease", LEASE.parse().expect("plain ASCII"));
-    request
-}
-
-fn within<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert(
-        "containerd-namespace",
-        NAMESPACE.parse().expect("plain ASCII"),
-    );
     request
 }
 
@@ -98,7 +88,7 @@ pub(super) async fn import(channel: &Channel, wasm: &[u8]) -> Result<String> {
         labels: HashMap::from([("containerd.io/gc.expire".to_owned(), expire.to_string())]),
     };
     leases
-        .create(within(request))
+        .create(within(CRI, request))
         .await
         .context("make a lease")?;
     for blob in [&layer, &config] {
@@ -167,7 +157,7 @@ pub(super) async fn remove(channel: &Channel) -> Result<()> {
         ..DeleteImageRequest::default()
     };
     let answer = ImagesClient::new(channel.clone())
-        .delete(within(request))
+        .delete(within(CRI, request))
         .await;
     gone_is_fine(answer).with_context(|| format!("remove the image {NAME}"))
 }
@@ -178,16 +168,9 @@ async fn unlease(channel: &Channel) -> Result<()> {
         sync: false,
     };
     let answer = LeasesClient::new(channel.clone())
-        .delete(within(request))
+        .delete(within(CRI, request))
         .await;
     gone_is_fine(answer).context("remove the lease")
-}
-
-fn gone_is_fine<T>(answer: Result<T, tonic::Status>) -> Result<(), tonic::Status> {
-    match answer {
-        Err(status) if status.code() != Code::NotFound => Err(status),
-        _ => Ok(()),
-    }
 }
 
 async fn write(channel: &Channel, blob: &Blob, labels: HashMap<String, String>) -> Result<()> {

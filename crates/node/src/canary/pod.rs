@@ -114,11 +114,7 @@ impl Pod<'_> {
 
     fn pod(&self, word: &str) -> PodSandboxConfig {
         let security = LinuxSandboxSecurityContext {
-            namespace_options: Some(NamespaceOption {
-                network: NamespaceMode::Node.into(),
-                pid: NamespaceMode::Container.into(),
-                ..NamespaceOption::default()
-            }),
+            namespace_options: Some(namespaces()),
             ..LinuxSandboxSecurityContext::default()
         };
         PodSandboxConfig {
@@ -147,11 +143,7 @@ impl Pod<'_> {
 
     fn container(&self, word: &str) -> ContainerConfig {
         let security = LinuxContainerSecurityContext {
-            namespace_options: Some(NamespaceOption {
-                network: NamespaceMode::Node.into(),
-                pid: NamespaceMode::Container.into(),
-                ..NamespaceOption::default()
-            }),
+            namespace_options: Some(namespaces()),
             readonly_rootfs: true,
             no_new_privs: true,
             ..LinuxContainerSecurityContext::default()
@@ -179,6 +171,15 @@ impl Pod<'_> {
             }),
             ..ContainerConfig::default()
         }
+    }
+}
+
+/// Its network is the node's.
+fn namespaces() -> NamespaceOption {
+    NamespaceOption {
+        network: NamespaceMode::Node.into(),
+        pid: NamespaceMode::Container.into(),
+        ..NamespaceOption::default()
     }
 }
 

@@ -8,7 +8,7 @@ use toml_edit::{Array, DocumentMut, Value};
 use super::{ConfigError, Entry, block, parse, version};
 
 /// The name of our file in a directory of drop-ins.
-const DROP_IN: &str = "sampan.toml";
+pub const DROP_IN: &str = "sampan.toml";
 /// How such a file begins: one that does not is not ours.
 const OURS: &str = "# written by sampan-node, which takes it away again itself\n";
 

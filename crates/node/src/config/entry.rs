@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// The runtime type that containerd knows our shim by.
-const RUNTIME: &str = "io.containerd.sampan.v1";
+pub const RUNTIME: &str = "io.containerd.sampan.v1";
 /// Which annotations of a pod reach the shim.
 const ANNOTATIONS: &str = "sampan.dev/*";
 

@@ -41,27 +41,16 @@ impl Effective {
     /// The runtimes of CRI by their names; none where CRI is switched off.
     #[must_use]
     pub fn runtimes(&self) -> Option<&serde_json::Map<String, Value>> {
-        let plugins = self.0.get("plugins")?;
-        [3, 2, 1].into_iter().find_map(|version| {
-            plugins
-                .get(plugin(version))?
-                .get("containerd")?
-                .get("runtimes")?
-                .as_object()
-        })
+        self.cri()
+            .find_map(|containerd| containerd.get("runtimes")?.as_object())
     }
 
     /// Whether the node's containers have their cgroups made by systemd: what the default runtime says, else runc.
     #[must_use]
     pub fn systemd_cgroup(&self) -> bool {
-        let plugins = self.0.get("plugins");
-        let default = [3, 2, 1].into_iter().find_map(|version| {
-            plugins?
-                .get(plugin(version))?
-                .get("containerd")?
-                .get("default_runtime_name")?
-                .as_str()
-        });
+        let default = self
+            .cri()
+            .find_map(|containerd| containerd.get("default_runtime_name")?.as_str());
         let runtimes = self.runtimes();
         default
             .into_iter()
@@ -73,6 +62,16 @@ impl Effective {
                     .as_bool()
             })
             .unwrap_or_default()
+    }
+
+    /// What CRI is told of runtimes, of the newest form first.
+    fn cri(&self) -> impl Iterator<Item = &Value> {
+        [3, 2, 1].into_iter().filter_map(|version| {
+            self.0
+                .get("plugins")?
+                .get(plugin(version))?
+                .get("containerd")
+        })
     }
 
     fn without(&self, entries: &[Entry]) -> Value {

@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -23,7 +24,7 @@ use crate::settings::{Restart, Settings};
 
 /// How often a state that nobody announces is looked at.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// How long containerd may take to end.
+/// How long containerd, or a program of the host that is asked something, may take to end.
 const ENDING: Duration = Duration::from_secs(60);
 /// How long one connection or one answer may take: a socket whose process is ending accepts and never answers.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -61,12 +62,6 @@ impl Live {
             canary: Canary::new(&host, &state, settings.canary_image.clone()),
             host,
         }
-    }
-
-    /// The distribution.
-    #[must_use]
-    pub fn layout(&self) -> &'static Layout {
-        self.layout
     }
 
     fn socket(&self) -> Result<PathBuf> {
@@ -121,7 +116,7 @@ impl Live {
     /// The files of a directory of drop-ins but for our own, if that is there.
     fn without_ours(&self, dir: &Path) -> Option<Vec<PathBuf>> {
         let here = self.host.path(dir).ok()?;
-        let ours = files::read(&here.join("sampan.toml")).ok()??;
+        let ours = files::read(&here.join(config::DROP_IN)).ok()??;
         if !config::is_ours(&ours) {
             return None;
         }
@@ -130,7 +125,7 @@ impl Live {
             .filter_map(|entry| Some(entry.ok()?.file_name().into()))
             .filter(|name: &PathBuf| {
                 name.extension().is_some_and(|ending| ending == "toml")
-                    && name != Path::new("sampan.toml")
+                    && name != Path::new(config::DROP_IN)
             })
             .collect();
         names.sort();
@@ -147,23 +142,33 @@ impl Live {
             .map_or("containerd", String::as_str);
         let mut command = command_in(process.pid, &program, name);
         command.arg("--config").arg(config).args(["config", "dump"]);
-        let output = tokio::process::Command::from(command)
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(ENDING, output)
-            .await
-            .context("wait for containerd's reading of its configuration")?
-            .context("execute the host's containerd")?;
-        let said = String::from_utf8_lossy(&output.stderr);
+        let output = ended("the host's containerd", command).await?;
         ensure!(
             output.status.success(),
             "containerd does not read the configuration ({}): {}",
             output.status,
-            said.trim().replace('\n', "; ")
+            said(&output)
         );
         let dump = String::from_utf8(output.stdout).context("read containerd's configuration")?;
         Effective::parse(&dump).context("read containerd's configuration")
     }
+}
+
+/// Runs a program of the host to its end.
+async fn ended(name: &str, command: std::process::Command) -> Result<Output> {
+    let output = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .output();
+    tokio::time::timeout(ENDING, output)
+        .await
+        .with_context(|| format!("wait for {name}"))?
+        .with_context(|| format!("execute {name}"))
+}
+
+/// What it complains of, in one line.
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    text.trim().replace('\n', "; ")
 }
 
 impl Containerd for Live {
@@ -251,9 +256,9 @@ impl Containerd for Live {
         let here = self.host.path(&self.try_dir)?;
         files::make(&here)?;
         let result = async {
-            let other = self.try_dir.join("sampan.toml");
+            let other = self.try_dir.join(config::DROP_IN);
             if let Some(drop_in) = drop_in {
-                files::write(&here.join("sampan.toml"), drop_in, || ())?;
+                files::write(&here.join(config::DROP_IN), drop_in, || ())?;
             }
             let copy = config::relocated(config, path, drop_in.map(|_| other.as_path()), &|dir| {
                 self.without_ours(dir)
@@ -281,19 +286,12 @@ impl Containerd for Live {
             Restart::Systemd(unit) => {
                 let mut command = command_in(1, Path::new("systemctl"), "systemctl");
                 command.args(["restart", "--no-block", unit]);
-                let output = tokio::process::Command::from(command)
-                    .kill_on_drop(true)
-                    .output();
-                let output = tokio::time::timeout(ENDING, output)
-                    .await
-                    .context("wait for systemctl")?
-                    .context("execute systemctl")?;
-                let said = String::from_utf8_lossy(&output.stderr);
+                let output = ended("systemctl", command).await?;
                 ensure!(
                     output.status.success(),
                     "systemctl restart {unit} ended with {}: {}",
                     output.status,
-                    said.trim().replace('\n', "; ")
+                    said(&output)
                 );
                 sent();
             }

@@ -11,23 +11,12 @@ use containerd_client::services::v1::{
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{RemovePodSandboxRequest, StopPodSandboxRequest};
 use nix::sys::signal::Signal;
+use tonic::Code;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
 
 use super::User;
-
-const RUNTIME: &str = "io.containerd.sampan.v1";
-/// CRI's namespace.
-const CRI: &str = "k8s.io";
-
-/// A request in a namespace of containerd.
-pub(super) fn within<T>(namespace: &str, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    if let Ok(value) = namespace.parse() {
-        request.metadata_mut().insert("containerd-namespace", value);
-    }
-    request
-}
+use super::request::{CRI, gone_is_fine, within};
+use crate::config::RUNTIME;
 
 pub(super) async fn list(channel: &Channel) -> Result<Vec<User>> {
     let namespaces = NamespacesClient::new(channel.clone())
@@ -120,11 +109,4 @@ async fn kill_task(channel: &Channel, user: &User) -> Result<(), tonic::Status> 
         container_id: user.id.clone(),
     };
     gone_is_fine(tasks.delete(within(&user.namespace, request)).await)
-}
-
-fn gone_is_fine<T>(answer: Result<T, tonic::Status>) -> Result<(), tonic::Status> {
-    match answer {
-        Err(status) if status.code() != Code::NotFound => Err(status),
-        _ => Ok(()),
-    }
 }
