@@ -41,13 +41,6 @@ impl Component {
         self.child.id()
     }
 
-    /// What it has written so far.
-    pub(crate) fn log(&self) -> String {
-        fs::read(&self.log)
-            .map(|log| String::from_utf8_lossy(&log).into_owned())
-            .unwrap_or_default()
-    }
-
     /// Fails when it has ended, with the end of its log.
     pub(crate) fn running(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
@@ -58,9 +51,8 @@ impl Component {
 
     /// The last lines of its log.
     pub(crate) fn tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        let log = fs::read(&self.log).unwrap_or_default();
+        harness::tail(&String::from_utf8_lossy(&log))
     }
 
     /// Asks it to end and waits for that.

@@ -187,15 +187,6 @@ impl Cluster {
         &self.registry
     }
 
-    /// What the kubelet has logged so far.
-    #[must_use]
-    pub fn kubelet_log(&self) -> String {
-        self.kubelet
-            .as_ref()
-            .map(Component::log)
-            .unwrap_or_default()
-    }
-
     /// Where the kubelet keeps the directories of pods.
     #[must_use]
     pub fn pods(&self) -> PathBuf {
@@ -249,7 +240,9 @@ impl Cluster {
     }
 }
 
-fn is_ready(node: &Node) -> bool {
+/// Whether the kubelet says that pods can run on a node.
+#[must_use]
+pub fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|it| it.conditions.as_ref());
     conditions.is_some_and(|conditions| {
         conditions

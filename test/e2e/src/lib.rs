@@ -18,7 +18,7 @@ mod world;
 
 pub use answer::Answer;
 pub use load::{Load, Report};
-pub use space::{Output, Space};
+pub use space::{Output, Space, is_ready, restarts};
 pub use suite::{Case, run, run_bare, skip};
 pub use wait::eventually;
 pub use world::{Fresh, World};

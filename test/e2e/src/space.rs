@@ -391,7 +391,9 @@ fn phase(pod: &Pod) -> &str {
     status.and_then(|it| it.phase.as_deref()).unwrap_or("")
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether a pod is ready.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|it| it.conditions.as_ref());
     conditions.is_some_and(|conditions| {
         conditions
@@ -420,7 +422,9 @@ fn statuses(pod: &Pod) -> Vec<&ContainerStatus> {
         .collect()
 }
 
-fn restarts(pod: &Pod) -> Vec<String> {
+/// The containers of a pod that have restarted, with how often.
+#[must_use]
+pub fn restarts(pod: &Pod) -> Vec<String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     statuses(pod)
         .into_iter()

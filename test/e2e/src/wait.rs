@@ -1,6 +1,6 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 /// How often the API is asked for what it does not announce to us.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -12,16 +12,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 pub async fn eventually<T>(
     what: &str,
     deadline: Duration,
-    mut look: impl AsyncFnMut() -> Result<Option<T>>,
+    look: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let began = Instant::now();
-    loop {
-        if let Some(value) = look().await? {
-            return Ok(value);
-        }
-        if began.elapsed() > deadline {
-            bail!("waited {} s in vain for {what}", deadline.as_secs());
-        }
-        tokio::time::sleep(INTERVAL).await;
-    }
+    harness::until_every(INTERVAL, what, deadline, look).await
 }

@@ -614,7 +614,9 @@ fn tell(what: &str) {
     eprintln!("{what}");
 }
 
-fn tail(log: &str) -> String {
+/// The last lines of a log, for a message.
+#[must_use]
+pub fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }

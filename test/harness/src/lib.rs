@@ -34,17 +34,19 @@ pub mod process;
 mod registry;
 mod scratch;
 mod task;
+mod tree;
 mod web;
 
-pub use containerd::{Builder as ContainerdBuilder, Containerd, Handler, Version};
+pub use containerd::{Builder as ContainerdBuilder, Containerd, Handler, Version, tail};
 pub use cri::{Container as CriContainer, ContainerBuilder, Cri, Exit, Logs, Pod, PodBuilder};
 pub use guest::{able, guest};
 pub use leftovers::Leftovers;
-pub use poll::until;
+pub use poll::{until, until_every};
 pub use registry::Registry;
 pub use scratch::{Scratch, unique};
 pub use task::{Events, Exec, ExecBuilder, Output, Stdio, Task, TaskBuilder};
 pub use tools::Tools;
+pub use tree::Tree;
 pub use web::{Answer, get, listening, post};
 
 /// The runtime type of our shim.

@@ -12,6 +12,19 @@ const INTERVAL: Duration = Duration::from_millis(10);
 pub async fn until<T>(
     what: &str,
     deadline: Duration,
+    look: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    until_every(INTERVAL, what, deadline, look).await
+}
+
+/// As [`until`], for what costs more to be looked at: once every `interval`.
+///
+/// # Errors
+/// As [`until`].
+pub async fn until_every<T>(
+    interval: Duration,
+    what: &str,
+    deadline: Duration,
     mut look: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let began = Instant::now();
@@ -22,7 +35,7 @@ pub async fn until<T>(
         if began.elapsed() > deadline {
             bail!("waited {} s in vain for {what}", deadline.as_secs());
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(interval).await;
     }
 }
 

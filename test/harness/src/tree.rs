@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -61,16 +60,9 @@ impl Tree {
                 format!("{}: {was:?} became {is:?}", path.display())
             })
             .collect();
+        // A path that both have comes twice.
+        lines.sort();
         lines.dedup();
         lines.join("\n")
-    }
-}
-
-impl fmt::Display for Tree {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (path, fact) in &self.0 {
-            writeln!(out, "{} {fact}", path.display())?;
-        }
-        Ok(())
     }
 }

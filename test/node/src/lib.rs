@@ -5,11 +5,9 @@
 mod machine;
 mod program;
 mod supervisor;
-mod tree;
 
 pub use machine::{Config, Machine};
 pub use program::{Ended, Program};
-pub use tree::Tree;
 
 use anyhow::{Context as _, Result};
 

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::image::{self, Content};
-use harness::{Scratch, Tools, Version, until};
+use harness::{Scratch, Tools, Tree, Version, until};
 use serde_json::Value;
 
 use crate::program::Program;
 use crate::supervisor::Supervisor;
-use crate::tree::Tree;
 
 /// The pause image's name.
 const PAUSE: &str = "localhost/sampan-pause:test";
@@ -385,9 +384,7 @@ impl Machine {
 
     fn log_tail(&self) -> String {
         let log = fs::read(self.dir().join("containerd.log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log).into_owned();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        harness::tail(&String::from_utf8_lossy(&log))
     }
 }
 

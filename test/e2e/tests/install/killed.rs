@@ -9,12 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use cluster::{Cluster, NODE};
 use e2e_tests::{Case, READY, Space, cases, eventually};
+use harness::Tree;
 use nix::sys::signal::Signal;
-use serde_json::json;
 
 use crate::helm::prefix;
-use crate::story::places;
-use crate::tree::Tree;
+use crate::story::{neighbour, places};
 use crate::{node, payload};
 
 /// How long containerd may take to come back.
@@ -98,15 +97,8 @@ pub(crate) async fn the_node_stays_ready_whenever_the_program_is_killed(
     payload::unpack(&shipped, &dir)?;
     std::fs::create_dir_all(cluster.containerd().scratch().dir().join("opt"))?;
     let program = Program { cluster, dir };
-    let before = Tree::read(&places(cluster))?;
-    let image = space.world().busybox().await?;
-    let spec = json!({
-        "runtimeClassName": null,
-        "terminationGracePeriodSeconds": 1,
-        "containers": [{ "name": "app", "image": image, "command": ["/bin/sleep", "3600"] }],
-    });
-    space.pod("neighbour", spec).await?;
-    space.ready("neighbour").await?;
+    let before = Tree::of(&places(cluster))?;
+    neighbour(&space).await?;
 
     let outcome = killed_everywhere(&space, &program).await;
     if outcome.is_err() {
@@ -114,12 +106,8 @@ pub(crate) async fn the_node_stays_ready_whenever_the_program_is_killed(
         drop(program.run(&["uninstall", "--force"], None).await);
     }
     outcome?;
-    let differences = before.differences(&Tree::read(&places(cluster))?);
-    ensure!(
-        differences.is_empty(),
-        "left behind:\n{}",
-        differences.join("\n")
-    );
+    let left = before.difference(&Tree::of(&places(cluster))?);
+    ensure!(left.is_empty(), "left behind:\n{left}");
     ensure!(
         node::ours(cluster).await?.is_empty(),
         "labels and annotations are gone"
@@ -162,7 +150,7 @@ async fn killed_everywhere(space: &Space, program: &Program<'_>) -> Result<()> {
 /// The node is ready, its containerd answers, and its native pod runs on.
 async fn is_whole(space: &Space, cluster: &Cluster) -> Result<()> {
     ensure!(
-        node::is_ready(&node::node(cluster).await?),
+        cluster::is_ready(&node::node(cluster).await?),
         "the node is not ready"
     );
     // containerd may be on its way from or to the restart that the program asked for.

@@ -10,7 +10,6 @@ mod node;
 mod payload;
 mod policy;
 mod story;
-mod tree;
 
 fn main() -> ExitCode {
     let cases = [killed::cases(), policy::cases(), story::cases()];

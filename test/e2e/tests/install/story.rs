@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use cluster::Cluster;
-use e2e_tests::{CLASS, Case, READY, Space, cases, eventually};
+use e2e_tests::{CLASS, Case, READY, Space, cases, eventually, restarts};
+use harness::Tree;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -15,7 +16,6 @@ use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 use crate::helm::{Helm, RELEASE, prefix};
-use crate::tree::Tree;
 use crate::{node, payload};
 
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -58,16 +58,14 @@ pub(crate) async fn installed_used_upgraded_rolled_back_and_taken_away(
     );
     let helm = Helm::new(cluster)?;
     std::fs::create_dir_all(cluster.containerd().scratch().dir().join("opt"))?;
-    let before = Tree::read(&places(cluster))?;
+    let before = Tree::of(&places(cluster))?;
 
     nothing_is_there(&space, cluster).await?;
     neighbour(&space).await?;
     helm.bring("install", &one).await?;
     let first = installed(cluster).await?;
     ensure!(
-        !before
-            .differences(&Tree::read(&places(cluster))?)
-            .is_empty(),
+        before != Tree::of(&places(cluster))?,
         "the tree that is compared is not the one that is changed"
     );
     helm.run(&["test", RELEASE, "--timeout=2m"]).await?;
@@ -97,19 +95,14 @@ pub(crate) async fn installed_used_upgraded_rolled_back_and_taken_away(
     helm.run(&["uninstall", RELEASE, "--wait", "--timeout=3m"])
         .await?;
     gone(cluster).await?;
-    let after = Tree::read(&places(cluster))?;
-    let differences = before.differences(&after);
-    ensure!(
-        differences.is_empty(),
-        "left behind:\n{}",
-        differences.join("\n")
-    );
+    let left = before.difference(&Tree::of(&places(cluster))?);
+    ensure!(left.is_empty(), "left behind:\n{left}");
     // Native pods neither noticed anything nor need us.
     let neighbour = space.ready("neighbour").await?;
-    ensure!(restarts(&neighbour) == 0, "{neighbour:?}");
+    ensure!(restarts(&neighbour).is_empty(), "{neighbour:?}");
     space.delete_pod("neighbour").await?;
     ensure!(
-        node::is_ready(&node::node(cluster).await?),
+        cluster::is_ready(&node::node(cluster).await?),
         "the node is ready"
     );
     Ok(())
@@ -135,7 +128,7 @@ async fn nothing_is_there(space: &Space, cluster: &Cluster) -> Result<()> {
 }
 
 /// A native pod that is there all the time.
-async fn neighbour(space: &Space) -> Result<()> {
+pub(crate) async fn neighbour(space: &Space) -> Result<()> {
     let image = space.world().busybox().await?;
     let spec = json!({
         "runtimeClassName": null,
@@ -182,7 +175,7 @@ async fn pods(space: &Space) -> Result<BTreeMap<String, String>> {
     let list = pods.list(&ListParams::default().labels("app=web")).await?;
     list.into_iter()
         .map(|pod| {
-            ensure!(restarts(&pod) == 0, "restarted: {:?}", pod.status);
+            ensure!(restarts(&pod).is_empty(), "restarted: {:?}", pod.status);
             let id = pod
                 .status
                 .and_then(|it| it.container_statuses)
@@ -191,18 +184,6 @@ async fn pods(space: &Space) -> Result<BTreeMap<String, String>> {
             Ok((pod.metadata.uid.unwrap_or_default(), id))
         })
         .collect()
-}
-
-fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod
-        .status
-        .as_ref()
-        .and_then(|it| it.container_statuses.as_ref());
-    statuses
-        .into_iter()
-        .flatten()
-        .map(|status| status.restart_count)
-        .sum()
 }
 
 async fn deployed(space: &Space) -> Result<BTreeMap<String, String>> {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e_tests::{CLASS, Case, Space, cases, eventually};
+use e2e_tests::{CLASS, Case, Space, cases, eventually, is_ready};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
@@ -62,13 +62,4 @@ pub(crate) async fn a_hundred_pods_of_a_fresh_image_compile_once(space: Arc<Spac
     }
     assert_eq!(compilations() - before, 1);
     Ok(())
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|it| it.conditions.as_ref());
-    conditions.is_some_and(|conditions| {
-        conditions
-            .iter()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    })
 }
