@@ -916,8 +916,11 @@ pub(crate) fn supervise() {
 }
 
 fn nothing_survives_the_supervisor() {
+    // What is killed cannot remove its directories.
+    let dir = tempfile::tempdir().expect("temporary directory");
     let mut supervisor = Command::new(std::env::current_exe().expect("this program"))
         .arg("supervise")
+        .env("TMPDIR", dir.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
