@@ -16,6 +16,7 @@ mod e2e;
 mod guests;
 mod image;
 mod kind;
+mod many;
 mod python;
 mod reference;
 mod step;
@@ -125,6 +126,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Bring up as many pods as are told, all alive together, and tell what they take (as root)
+    Many {
+        /// For the program itself: `-- --pods 1000`, `-- --handler sampan`; `-- --help` lists them
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Build every contestant and measure start-up, throughput and memory side by side (as root)
     Bench {
         /// For the bench itself: `-- --quick`, `-- --sides floor,sampan`; `-- --help` lists them
@@ -180,6 +187,7 @@ fn main() -> anyhow::Result<()> {
             arguments,
         } => kind::run(pull, kubernetes.as_deref(), &arguments),
         Command::Chart { check } => chart::run(check),
+        Command::Many { arguments } => many::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
     }
 }

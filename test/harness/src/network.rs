@@ -11,6 +11,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+/// The length of a subnet of pods: as many addresses as a bridge of Linux has ports.
+const BITS: u8 = 22;
 /// How far below a subnet of pods, in the second number, its subnet of Services lies.
 const SERVICES: u8 = 40;
 
@@ -31,7 +33,7 @@ pub(crate) fn create(
     ip(&[
         "address",
         "add",
-        &format!("10.{second}.{third}.1/24"),
+        &format!("10.{second}.{third}.1/{BITS}"),
         "dev",
         &device,
     ])?;
@@ -58,7 +60,7 @@ pub(crate) fn create(
                 "dataDir": scratch.join("ipam"),
                 "routes": routes,
                 "ranges": [[{
-                    "subnet": format!("10.{second}.{third}.0/24"),
+                    "subnet": format!("10.{second}.{third}.0/{BITS}"),
                     "gateway": format!("10.{second}.{third}.1"),
                 }]],
             },
@@ -84,7 +86,7 @@ fn device(tag: &str) -> String {
     format!("br{tag}")
 }
 
-/// A /24 of 10.200.0.0 to 10.239.255.0 that no route covers, nor its subnet of Services.
+/// A subnet of 10.200.0.0 to 10.239.255.255 that no route covers, nor its subnet of Services.
 fn free_subnet() -> Result<Ipv4Addr> {
     let routes = fs::read_to_string("/proc/net/route").context("read the routes")?;
     let routes: Vec<(u32, u32)> = routes
@@ -101,6 +103,7 @@ fn free_subnet() -> Result<Ipv4Addr> {
     for _ in 0..100 {
         let random = RandomState::new().build_hasher().finish();
         let [second, third, ..] = random.to_be_bytes();
+        let third = third & !0b11;
         let subnet = Ipv4Addr::new(10, 200 + second % 40, third, 0);
         let services = Ipv4Addr::new(10, 200 - SERVICES + second % 40, third, 0);
         if !routes.iter().any(|(route, mask)| {

@@ -1,0 +1,252 @@
+//! How many pods a node carries: pods of CRI, each with a sleeping guest, all alive together.
+//!
+//! It tells what they took of the node's memory, process by process and as a whole, how long it took to start and to
+//! remove them, and fails when one of them does not run or anything is left.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    reason = "a command line tool: its output is its purpose"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use harness::{Containerd, Cri, Handler, Pod, Registry, guest, image};
+use k8s_cri::v1::{ContainerState, ListContainersRequest};
+use serde::Serialize;
+
+/// Longer than any run.
+const SLEEP_MS: &str = "86400000";
+/// How long the node is left alone before its memory is read.
+const SETTLED: Duration = Duration::from_secs(5);
+
+#[derive(Parser)]
+#[command(
+    name = "many",
+    about = "Pods of CRI with a sleeping guest each, all alive together"
+)]
+struct Arguments {
+    /// How many pods
+    #[arg(long, default_value_t = 1000)]
+    pods: usize,
+    /// Runtime handler: sampan or sampan-dense
+    #[arg(long, default_value = "sampan-dense")]
+    handler: String,
+    /// How many are started, and removed, at the same time
+    #[arg(long, default_value_t = 4)]
+    at_once: usize,
+    /// Leave the pods in the host's network: a Linux bridge has 1023 ports
+    #[arg(long)]
+    host_network: bool,
+    /// Write the numbers to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// What one run showed. Memory in kB, times in seconds.
+#[derive(Serialize)]
+struct Seen {
+    handler: String,
+    pods: usize,
+    at_once: usize,
+    host_network: bool,
+    start_s: f64,
+    remove_s: f64,
+    /// `MemAvailable` of the node before the first pod, less that with all of them.
+    taken_kb: i64,
+    /// The same when all pods are gone: what containerd and the kernel keep.
+    kept_kb: i64,
+    /// Our processes that were not there before, by the name of their program.
+    programs: BTreeMap<String, Program>,
+}
+
+/// The processes of one program.
+#[derive(Default, Serialize)]
+struct Program {
+    processes: u64,
+    threads: u64,
+    pss_kb: u64,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let registry = Registry::start()?;
+    let containerd = Containerd::builder()
+        .registry(&registry)
+        .handler(Handler::new(
+            "sampan-dense",
+            "io.containerd.sampan-dense.v1",
+        ))
+        .start()
+        .await?;
+    let image = image::cncf(guest("probe.wasm")?, "wasip1");
+    let image = registry.push("sleeper:v1", &image).await?;
+    let cri = containerd.cri().await?;
+    cri.pull(&image).await?;
+    // The first pod of an image compiles it.
+    remove(start(&cri, &arguments, &image).await?).await?;
+
+    let others = processes()?;
+    let before = available_kb()?;
+    let began = Instant::now();
+    let started = stream::iter(0..arguments.pods)
+        .map(|_| start(&cri, &arguments, &image))
+        .buffer_unordered(arguments.at_once)
+        .try_collect::<Vec<_>>()
+        .await;
+    let pods = match started {
+        Ok(pods) => pods,
+        Err(error) => {
+            let running = running(&cri).await?;
+            cri.remove_all_pods().await?;
+            return Err(error.context(format!("start a pod beside {running} others")));
+        }
+    };
+    let start_s = began.elapsed().as_secs_f64();
+    tokio::time::sleep(SETTLED).await;
+    let taken_kb = before - available_kb()?;
+    let programs = programs(&others)?;
+    let running = running(&cri).await?;
+    let began = Instant::now();
+    stream::iter(pods)
+        .map(remove)
+        .buffer_unordered(arguments.at_once)
+        .try_collect::<()>()
+        .await?;
+    let remove_s = began.elapsed().as_secs_f64();
+    tokio::time::sleep(SETTLED).await;
+    let kept_kb = before - available_kb()?;
+    containerd.assert_clean().await?;
+    if running != arguments.pods {
+        bail!("{running} of {} containers were running", arguments.pods);
+    }
+    let seen = Seen {
+        handler: arguments.handler,
+        pods: running,
+        at_once: arguments.at_once,
+        host_network: arguments.host_network,
+        start_s,
+        remove_s,
+        taken_kb,
+        kept_kb,
+        programs,
+    };
+    show(&seen);
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&seen).context("render the numbers")?;
+        std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A pod whose guest runs.
+async fn start<'a>(cri: &Cri<'a>, arguments: &Arguments, image: &str) -> Result<Pod<'a>> {
+    let mut pod = cri.pod(&arguments.handler);
+    if arguments.host_network {
+        pod = pod.host_network();
+    }
+    let pod = pod.run().await?;
+    let container = pod
+        .container("sleeper", image)
+        .command(["/", "sleep", SLEEP_MS])
+        .create()
+        .await
+        .context("create the container")?;
+    container.start().await.context("start the container")?;
+    Ok(pod)
+}
+
+async fn remove(pod: Pod<'_>) -> Result<()> {
+    pod.remove().await.context("remove a pod")
+}
+
+async fn running(cri: &Cri<'_>) -> Result<usize> {
+    let containers = cri
+        .runtime()
+        .list_containers(ListContainersRequest::default())
+        .await
+        .context("list the containers")?
+        .into_inner()
+        .containers;
+    Ok(containers
+        .iter()
+        .filter(|it| it.state() == ContainerState::ContainerRunning)
+        .count())
+}
+
+/// What the kernel says could be given to others without swapping, in kB.
+fn available_kb() -> Result<i64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    number_after(&text, "MemAvailable:")
+        .and_then(|number| i64::try_from(number).ok())
+        .context("find MemAvailable in /proc/meminfo")
+}
+
+fn processes() -> Result<BTreeSet<u32>> {
+    Ok(std::fs::read_dir("/proc")
+        .context("list /proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+/// What was not there before. Who ends while we look has no share in anything.
+fn programs(others: &BTreeSet<u32>) -> Result<BTreeMap<String, Program>> {
+    let mut programs = BTreeMap::<String, Program>::new();
+    for pid in processes()?.difference(others) {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+        let (Ok(name), Ok(status), Ok(rollup)) =
+            (read("comm"), read("status"), read("smaps_rollup"))
+        else {
+            continue;
+        };
+        let Some(pss_kb) = number_after(&rollup, "Pss:") else {
+            continue;
+        };
+        // As the kernel cuts names: supervisors and holders are one.
+        let name = name.trim();
+        if !["containerd-shim", "sampan-runner"].contains(&name) {
+            continue;
+        }
+        let program = programs.entry(name.to_owned()).or_default();
+        program.processes += 1;
+        program.threads += number_after(&status, "Threads:").unwrap_or_default();
+        program.pss_kb += pss_kb;
+    }
+    Ok(programs)
+}
+
+fn number_after(text: &str, field: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(field))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn show(seen: &Seen) {
+    let each = |kb: i64| kb as f64 / seen.pods as f64 / 1024.0;
+    println!(
+        "{} pods of {} ({} at once): started in {:.1} s, removed in {:.1} s",
+        seen.pods, seen.handler, seen.at_once, seen.start_s, seen.remove_s
+    );
+    println!(
+        "the node's available memory: {:.2} MiB less per pod; {:.2} MiB per pod still missing when all were gone",
+        each(seen.taken_kb),
+        each(seen.kept_kb)
+    );
+    println!("\n| program | processes | threads | PSS per pod, MiB |\n|---|---|---|---|");
+    for (name, program) in &seen.programs {
+        println!(
+            "| {name} | {} | {} | {:.3} |",
+            program.processes,
+            program.threads,
+            each(i64::try_from(program.pss_kb).unwrap_or(i64::MAX))
+        );
+    }
+}
