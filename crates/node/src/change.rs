@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Error, Result, anyhow};
 
-use crate::cluster::{Cluster, Reason};
+use crate::cluster::{Cluster, Held, Reason};
 use crate::containerd::{Containerd, User};
 use crate::draft::Draft;
 use crate::files;
@@ -201,14 +201,14 @@ impl<C: Containerd> Node<C> {
     /// Makes the change, step by step; takes back what was done if one fails.
     async fn perform(&self, draft: &mut Draft) -> Result<()> {
         let operation = draft.journal.operation;
-        let mut leased = false;
+        let mut lease = None;
         for step in operation.steps() {
             draft.journal.step = *step;
             draft.journal.phase = Phase::Begun;
             let done = async {
                 self.state.set_journal(Some(&draft.journal))?;
                 self.failures.reach(operation, *step, When::Before);
-                self.act(*step, draft, &mut leased).await?;
+                self.act(*step, draft, &mut lease).await?;
                 self.failures.after(*step)?;
                 self.failures.reach(operation, *step, When::After);
                 if !self.state.dir().exists() {
@@ -221,17 +221,15 @@ impl<C: Containerd> Node<C> {
             let Err(error) = done.with_context(|| format!("step {operation}:{step}")) else {
                 continue;
             };
-            if *step >= operation.commits_at() {
-                self.cluster.give_lease().await;
-                return Err(error.context("what is left to do is done by the next run"));
-            }
-            let error = self.take_back(draft, error).await;
-            self.cluster.give_lease().await;
+            let error = if *step >= operation.commits_at() {
+                error.context("what is left to do is done by the next run")
+            } else {
+                self.take_back(draft, error).await
+            };
+            give(lease).await;
             return Err(error);
         }
-        if leased {
-            self.cluster.give_lease().await;
-        }
+        give(lease).await;
         if self.state.dir().exists() {
             self.state.set_journal(None)?;
         }
@@ -301,6 +299,12 @@ impl<C: Containerd> Node<C> {
         if let Err(error) = self.state.set_outcome(&outcome) {
             tracing::warn!("write down what happened: {error:#}");
         }
+    }
+}
+
+async fn give(lease: Option<Held>) {
+    if let Some(lease) = lease {
+        lease.give().await;
     }
 }
 
