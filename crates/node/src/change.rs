@@ -81,9 +81,8 @@ impl<C: Containerd> Node<C> {
     /// # Errors
     /// Why not; everything is as before then, or the message says what could not be put back.
     pub async fn install(&self, payload: &Payload) -> Result<Record> {
-        let _lock = self.open().await?;
-        self.recover().await?;
-        let result = match self.draft_install(payload).await {
+        let mut lock = None;
+        let result = match self.begin_install(payload, &mut lock).await {
             Ok(mut draft) => match self.perform(&mut draft).await {
                 Ok(()) => draft.journal.next.context("an installation has a record"),
                 Err(error) => Err(error),
@@ -95,7 +94,7 @@ impl<C: Containerd> Node<C> {
                 {
                     tracing::warn!("{error:#}");
                 }
-                Err(error.context("nothing was touched"))
+                Err(error)
             }
         };
         self.conclude(Operation::Install, result.as_ref().err());
@@ -116,6 +115,14 @@ impl<C: Containerd> Node<C> {
             }
         }
         result
+    }
+
+    /// All that comes before the first change; the lock is to be held until the end.
+    async fn begin_install(&self, payload: &Payload, lock: &mut Option<File>) -> Result<Draft> {
+        *lock = Some(self.open().await?);
+        self.recover().await?;
+        let draft = self.draft_install(payload).await;
+        draft.context("nothing was touched")
     }
 
     /// Takes everything away.
