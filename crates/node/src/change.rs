@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Error, Result, anyhow};
 
-use crate::cluster::{Cluster, Reason};
+use crate::cluster::{Cluster, Held, Reason};
 use crate::containerd::{Containerd, User};
 use crate::draft::Draft;
 use crate::files;
@@ -81,9 +81,8 @@ impl<C: Containerd> Node<C> {
     /// # Errors
     /// Why not; everything is as before then, or the message says what could not be put back.
     pub async fn install(&self, payload: &Payload) -> Result<Record> {
-        let _lock = self.open().await?;
-        self.recover().await?;
-        let result = match self.draft_install(payload).await {
+        let mut lock = None;
+        let result = match self.begin_install(payload, &mut lock).await {
             Ok(mut draft) => match self.perform(&mut draft).await {
                 Ok(()) => draft.journal.next.context("an installation has a record"),
                 Err(error) => Err(error),
@@ -95,7 +94,7 @@ impl<C: Containerd> Node<C> {
                 {
                     tracing::warn!("{error:#}");
                 }
-                Err(error.context("nothing was touched"))
+                Err(error)
             }
         };
         self.conclude(Operation::Install, result.as_ref().err());
@@ -116,6 +115,14 @@ impl<C: Containerd> Node<C> {
             }
         }
         result
+    }
+
+    /// All that comes before the first change; the lock is to be held until the end.
+    async fn begin_install(&self, payload: &Payload, lock: &mut Option<File>) -> Result<Draft> {
+        *lock = Some(self.open().await?);
+        self.recover().await?;
+        let draft = self.draft_install(payload).await;
+        draft.context("nothing was touched")
     }
 
     /// Takes everything away.
@@ -201,14 +208,14 @@ impl<C: Containerd> Node<C> {
     /// Makes the change, step by step; takes back what was done if one fails.
     async fn perform(&self, draft: &mut Draft) -> Result<()> {
         let operation = draft.journal.operation;
-        let mut leased = false;
+        let mut lease = None;
         for step in operation.steps() {
             draft.journal.step = *step;
             draft.journal.phase = Phase::Begun;
             let done = async {
                 self.state.set_journal(Some(&draft.journal))?;
                 self.failures.reach(operation, *step, When::Before);
-                self.act(*step, draft, &mut leased).await?;
+                self.act(*step, draft, &mut lease).await?;
                 self.failures.after(*step)?;
                 self.failures.reach(operation, *step, When::After);
                 if !self.state.dir().exists() {
@@ -221,17 +228,15 @@ impl<C: Containerd> Node<C> {
             let Err(error) = done.with_context(|| format!("step {operation}:{step}")) else {
                 continue;
             };
-            if *step >= operation.commits_at() {
-                self.cluster.give_lease().await;
-                return Err(error.context("what is left to do is done by the next run"));
-            }
-            let error = self.take_back(draft, error).await;
-            self.cluster.give_lease().await;
+            let error = if *step >= operation.commits_at() {
+                error.context("what is left to do is done by the next run")
+            } else {
+                self.take_back(draft, error).await
+            };
+            give(lease).await;
             return Err(error);
         }
-        if leased {
-            self.cluster.give_lease().await;
-        }
+        give(lease).await;
         if self.state.dir().exists() {
             self.state.set_journal(None)?;
         }
@@ -301,6 +306,12 @@ impl<C: Containerd> Node<C> {
         if let Err(error) = self.state.set_outcome(&outcome) {
             tracing::warn!("write down what happened: {error:#}");
         }
+    }
+}
+
+async fn give(lease: Option<Held>) {
+    if let Some(lease) = lease {
+        lease.give().await;
     }
 }
 

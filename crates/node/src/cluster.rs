@@ -17,6 +17,7 @@ use crate::settings::Settings;
 use crate::state::Record;
 
 pub use events::Reason;
+pub use lease::Held;
 pub use request::{REQUEST, uninstall_everywhere};
 
 /// Pods are scheduled to nodes with this label.
@@ -55,16 +56,14 @@ pub struct View {
 pub struct Kube {
     client: Client,
     node: String,
-    namespace: String,
-    /// How long the lease is held at most.
-    lease: Duration,
+    seat: lease::Seat,
 }
 
 impl std::fmt::Debug for Kube {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Kube")
             .field("node", &self.node)
-            .field("namespace", &self.namespace)
+            .field("namespace", &self.seat.namespace)
             .finish_non_exhaustive()
     }
 }
@@ -89,13 +88,13 @@ impl Cluster {
             .clone()
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| client.default_namespace().to_owned());
-        Ok(Self::Kube(Box::new(Kube {
-            client,
-            node,
+        let seat = lease::Seat {
+            client: client.clone(),
             namespace,
-            // To stop, to come back, to try; and once more for taking it back.
-            lease: Duration::from_secs(settings.restart_timeout) * 2 + Duration::from_secs(240),
-        })))
+            node: node.clone(),
+            timeout: Duration::from_secs(settings.lease_timeout),
+        };
+        Ok(Self::Kube(Box::new(Kube { client, node, seat })))
     }
 
     /// Lets pods be scheduled here, and says what is installed.
@@ -224,24 +223,15 @@ impl Cluster {
     ///
     /// # Errors
     /// What Kubernetes says, but for others being first.
-    pub async fn take_lease(&self) -> Result<()> {
+    pub async fn take_lease(&self) -> Result<Held> {
         match self {
-            Self::None => Ok(()),
+            Self::None => Ok(Held::default()),
             #[cfg(test)]
             Self::Log(log) => {
                 log.borrow_mut().push("lease".to_owned());
-                Ok(())
+                Ok(Held::default())
             }
-            Self::Kube(kube) => lease::take(kube).await,
-        }
-    }
-
-    /// Lets the next one. That it cannot be let is logged: the lease ends by itself.
-    pub async fn give_lease(&self) {
-        if let Self::Kube(kube) = self
-            && let Err(error) = lease::give(kube).await
-        {
-            tracing::warn!("give the lease back: {error:#}");
+            Self::Kube(kube) => Held::take(kube.seat.clone()).await,
         }
     }
 }

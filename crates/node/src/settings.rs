@@ -132,6 +132,15 @@ pub struct Settings {
     /// Namespace of the lease by which one node at a time restarts its containerd [default: the pod's]
     #[arg(long, global = true, env = "SAMPAN_NAMESPACE")]
     pub lease_namespace: Option<String>,
+    /// How many seconds other nodes wait for one that has taken the lease and gives no sign of life
+    #[arg(
+        long,
+        global = true,
+        env = "SAMPAN_LEASE_TIMEOUT",
+        default_value_t = 90,
+        value_parser = clap::value_parser!(u64).range(5..=3600)
+    )]
+    pub lease_timeout: u64,
     /// How many seconds to wait for pods of this runtime to end before it is taken away; without it they are a reason
     /// to refuse
     #[arg(

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Error, Result, bail, ensure};
 use serde_json::{Map, Value};
 
 use crate::change::{Node, listed};
+use crate::cluster::Held;
 use crate::config::Entry;
 use crate::containerd::Containerd;
 use crate::draft::{Change, Draft, fits};
@@ -24,7 +25,12 @@ const MOMENT: Duration = Duration::from_secs(5);
 
 impl<C: Containerd> Node<C> {
     /// Does a step.
-    pub(crate) async fn act(&self, step: Step, draft: &mut Draft, leased: &mut bool) -> Result<()> {
+    pub(crate) async fn act(
+        &self,
+        step: Step,
+        draft: &mut Draft,
+        lease: &mut Option<Held>,
+    ) -> Result<()> {
         let operation = draft.journal.operation;
         let during = || self.failures.reach(operation, step, When::During);
         match step {
@@ -32,7 +38,7 @@ impl<C: Containerd> Node<C> {
             // The label is off for no longer than it has to be: not while others restart theirs.
             Step::Unlabel if operation == Operation::Install => {
                 if self.restarts(&draft.entries).await {
-                    self.take_lease(leased).await?;
+                    self.take_lease(lease).await?;
                     self.cluster.unlabel().await?;
                 }
                 Ok(())
@@ -51,7 +57,7 @@ impl<C: Containerd> Node<C> {
             Step::Restart | Step::Answer if draft.dead && self.uninstall.get().force => Ok(()),
             Step::Restart => {
                 if self.restarts(&draft.entries).await {
-                    self.take_lease(leased).await?;
+                    self.take_lease(lease).await?;
                     self.containerd.restart(&draft.restart, &during).await?;
                 }
                 Ok(())
@@ -96,14 +102,14 @@ impl<C: Containerd> Node<C> {
         Ok(())
     }
 
-    async fn take_lease(&self, leased: &mut bool) -> Result<()> {
-        if !*leased {
-            self.waiting.set(true);
-            let taken = self.cluster.take_lease().await;
-            self.waiting.set(false);
-            taken?;
-            *leased = true;
+    async fn take_lease(&self, lease: &mut Option<Held>) -> Result<()> {
+        if let Some(held) = lease {
+            return held.assure().await;
         }
+        self.waiting.set(true);
+        let taken = self.cluster.take_lease().await;
+        self.waiting.set(false);
+        *lease = Some(taken?);
         Ok(())
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use harness::{Containerd, Leftovers, until};
 
-/// How long the kubelet may take to clean up after the last pod.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How long the kubelet may take to clean up after the last pod. Once a minute it lets containerd remove what that keeps of
+/// ended ones, a mounted user namespace among it.
+const DEADLINE: Duration = Duration::from_secs(90);
 /// The cgroups that are the kubelet's and stay.
 const KEPT: [&str; 3] = ["kubepods", "besteffort", "burstable"];
 

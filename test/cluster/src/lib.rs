@@ -90,8 +90,13 @@ impl Builder {
         let builder = if self.without_sampan {
             builder.without_sampan()
         } else {
-            builder
-                .handler(Handler::new("wasmtime", harness::SAMPAN).option("SystemdCgroup", false))
+            // Without options, as the node program writes them: of one with options containerd tells the kubelet that its
+            // pods can have no users of their own.
+            ["sampan", "wasmtime"]
+                .into_iter()
+                .fold(builder, |builder, name| {
+                    builder.handler(Handler::new(name, harness::SAMPAN))
+                })
         };
         let containerd = builder
             .start()
@@ -196,7 +201,7 @@ impl Cluster {
     /// Looks for what pods have left on the node: to be asked when all of them are deleted.
     ///
     /// # Errors
-    /// What is still there after half a minute; the kubelet takes its time to remove directories and cgroups.
+    /// What is still there after a minute and a half; the kubelet takes its time to remove directories and cgroups.
     pub async fn assert_clean(&self) -> Result<()> {
         let own: Vec<u32> = self
             .components

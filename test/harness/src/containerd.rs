@@ -366,6 +366,21 @@ impl Containerd {
         self.process.as_ref().map(Daemon::pid)
     }
 
+    /// From now on a daemon that is kept does not come back while a file contains a text, as one that does not start with
+    /// a configuration.
+    pub fn refuse(&self, file: &Path, text: &str) {
+        if let Some(process) = &self.process {
+            process.refuse(Some((file.to_owned(), text.to_owned())));
+        }
+    }
+
+    /// It comes back again whatever it is configured for.
+    pub fn accept(&self) {
+        if let Some(process) = &self.process {
+            process.refuse(None);
+        }
+    }
+
     /// Its configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {

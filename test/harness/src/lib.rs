@@ -25,6 +25,7 @@
 
 mod containerd;
 mod cri;
+mod disk;
 mod guest;
 pub mod image;
 mod leftovers;
@@ -39,6 +40,7 @@ mod web;
 
 pub use containerd::{Builder as ContainerdBuilder, Containerd, Handler, Version, tail};
 pub use cri::{Container as CriContainer, ContainerBuilder, Cri, Exit, Logs, Pod, PodBuilder};
+pub use disk::Disk;
 pub use guest::{able, guest};
 pub use leftovers::Leftovers;
 pub use poll::{until, until_every};

@@ -2,11 +2,9 @@
 //! containerd that stays away. The node is as before each time, or complete, and the next run repairs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::Version;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use harness::{Disk, Version};
 use node_tests::{Config, Machine};
 
 /// The points at which the program can be killed.
@@ -134,36 +132,6 @@ async fn failed_steps(version: Version) -> Result<()> {
     Ok(())
 }
 
-/// A file system of its own at a directory, for as long as this lives.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn tmpfs(at: &Path, options: &str) -> Result<Self> {
-        fs::create_dir_all(at)?;
-        mount(
-            Some("tmpfs"),
-            at,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some(options),
-        )
-        .with_context(|| format!("mount a tmpfs at {}", at.display()))?;
-        Ok(Self(at.to_owned()))
-    }
-
-    fn read_only(&self) -> Result<()> {
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>)
-            .with_context(|| format!("make {} read-only", self.0.display()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
 /// No room for the binaries.
 async fn full_prefix(version: Version) -> Result<()> {
     let Some(machine) = Machine::start(version, Config::Plain).await? else {
@@ -171,7 +139,7 @@ async fn full_prefix(version: Version) -> Result<()> {
     };
     let configuration = machine.configuration()?;
     let starts = machine.starts();
-    let disk = Mounted::tmpfs(&machine.prefix(), "size=1m")?;
+    let disk = Disk::tmpfs(&machine.prefix(), "size=1m")?;
     let said = machine.node("install")?.fails().await?;
     ensure!(
         said.contains("step install:place") && said.contains("No space left"),
@@ -199,7 +167,7 @@ async fn nearly_full_prefix(version: Version) -> Result<()> {
     let (mut failed, mut spare) = (0, 0);
     loop {
         let size = format!("size={}k", (pages + spare) * 4);
-        let disk = Mounted::tmpfs(&machine.prefix(), &size)?;
+        let disk = Disk::tmpfs(&machine.prefix(), &size)?;
         let ended = machine.node("install")?.run().await?;
         if ended.succeeded {
             break;
@@ -237,17 +205,10 @@ async fn full_configuration(version: Version) -> Result<()> {
     };
     let etc = machine.dir().join("etc/containerd");
     let text = fs::read(machine.config())?;
-    let disk = Mounted::tmpfs(&etc, "size=32k")?;
+    let disk = Disk::tmpfs(&etc, "size=32k")?;
     fs::create_dir(etc.join("conf.d"))?;
     fs::write(machine.config(), &text)?;
-    // Down to the last page, which no file fits into any more.
-    for number in 0.. {
-        let name = etc.join(format!("filler-{number}"));
-        if fs::write(&name, [b'x'; 4096]).is_err() {
-            fs::remove_file(&name)?;
-            break;
-        }
-    }
+    disk.fill()?;
     let configuration = machine.configuration()?;
     let said = machine.node("install")?.fails().await?;
     ensure!(
@@ -267,7 +228,7 @@ async fn read_only(version: Version) -> Result<()> {
         return Ok(());
     };
     let configuration = machine.configuration()?;
-    let prefix = Mounted::tmpfs(&machine.prefix(), "size=64m")?;
+    let prefix = Disk::tmpfs(&machine.prefix(), "size=64m")?;
     prefix.read_only()?;
     let said = machine.node("install")?.fails().await?;
     ensure!(said.contains("Read-only"), "{said}");
@@ -276,7 +237,7 @@ async fn read_only(version: Version) -> Result<()> {
 
     let etc = machine.dir().join("etc/containerd");
     let text = fs::read(machine.config())?;
-    let disk = Mounted::tmpfs(&etc, "size=64k")?;
+    let disk = Disk::tmpfs(&etc, "size=64k")?;
     fs::write(machine.config(), &text)?;
     disk.read_only()?;
     let said = machine.node("install")?.fails().await?;

@@ -4,14 +4,23 @@
 
 use std::process::ExitCode;
 
+mod broken;
 mod helm;
 mod killed;
 mod node;
 mod payload;
 mod policy;
+mod program;
 mod story;
+mod turns;
 
 fn main() -> ExitCode {
-    let cases = [killed::cases(), policy::cases(), story::cases()];
+    let cases = [
+        killed::cases(),
+        broken::cases(),
+        turns::cases(),
+        policy::cases(),
+        story::cases(),
+    ];
     e2e_tests::run_bare(cases.into_iter().flatten().collect())
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use cluster::{Cluster, NODE};
-use e2e_tests::{READY, eventually};
+use e2e_tests::{READY, Space, eventually};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 
@@ -14,6 +14,8 @@ use crate::helm::prefix;
 
 /// How long the node program may take.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// How long containerd may take to come back.
+const BACK: Duration = Duration::from_secs(30);
 
 /// The annotations of an installed node.
 pub(crate) const ANNOTATIONS: [&str; 5] = [
@@ -63,4 +65,19 @@ pub(crate) fn supervisors(cluster: &Cluster) -> BTreeMap<u32, PathBuf> {
         .into_iter()
         .filter_map(|pid| Some((pid, fs::read_link(format!("/proc/{pid}/exe")).ok()?)))
         .collect()
+}
+
+/// The node is ready, its containerd answers, and its native pod runs on.
+pub(crate) async fn is_whole(space: &Space, cluster: &Cluster) -> Result<()> {
+    ensure!(
+        cluster::is_ready(&node(cluster).await?),
+        "the node is not ready"
+    );
+    // containerd may be on its way from or to the restart that the program asked for.
+    let what = "containerd to execute something in a native pod";
+    eventually(what, BACK, async || {
+        let executed = space.exec("neighbour", "app", &["/bin/true"]).await;
+        Ok(executed.is_ok_and(|it| it.code == 0).then_some(()))
+    })
+    .await
 }

@@ -1,6 +1,8 @@
 //! The running daemon: a child of the test, ended with it, or one that is started again whenever it ends, as systemd
 //! does on a node.
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -55,6 +57,13 @@ impl Daemon {
         sent.with_context(|| format!("send {signal} to containerd"))
     }
 
+    /// From now on one that comes back does not do so while a file contains a text; `None`: it does.
+    pub(super) fn refuse(&self, when: Option<(PathBuf, String)>) {
+        if let Self::Kept(keeper) = self {
+            keeper.state().refuses = when;
+        }
+    }
+
     /// Kills it and waits for its end.
     pub(super) fn kill(self) -> Result<()> {
         self.end(Signal::SIGKILL)?;
@@ -80,6 +89,16 @@ struct State {
     over: bool,
     /// How the last one ended.
     last: Option<ExitStatus>,
+    /// Nothing is started while this file contains this text.
+    refuses: Option<(PathBuf, String)>,
+}
+
+impl State {
+    fn refused(&self) -> bool {
+        self.refuses.as_ref().is_some_and(|(file, text)| {
+            fs::read_to_string(file).is_ok_and(|content| content.contains(text))
+        })
+    }
 }
 
 impl Keeper {
@@ -92,6 +111,7 @@ impl Keeper {
             pid: child.id(),
             over: false,
             last: None,
+            refuses: None,
         };
         let shared = Arc::new((Mutex::new(state), Condvar::new()));
         let ours = Arc::clone(&shared);
@@ -104,9 +124,12 @@ impl Keeper {
                 {}
                 let mut state = lock(&ours.0);
                 let status = child.wait().ok();
-                if !state.over {
+                while !state.over {
                     let waited = ours.1.wait_timeout_while(state, PAUSE, |state| !state.over);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    if !state.refused() {
+                        break;
+                    }
                 }
                 let next = if state.over { None } else { spawn().ok() };
                 let Some(next) = next else {
