@@ -100,13 +100,14 @@ pub struct Settings {
         default_value_t = 120
     )]
     pub restart_timeout: u64,
-    /// Handlers to be registered
+    /// Handlers to be registered: `sampan` and its alias `wasmtime` have a supervisor for each pod, `sampan-dense` has one
+    /// for all
     #[arg(
         long,
         global = true,
         env = "SAMPAN_RUNTIMECLASSES",
         value_delimiter = ',',
-        default_value = "sampan",
+        default_value = "sampan,sampan-dense",
         value_parser = clap::builder::PossibleValuesParser::new(HANDLERS)
     )]
     pub runtimeclasses: Vec<String>,

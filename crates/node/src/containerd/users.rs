@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use super::User;
 use super::request::{CRI, gone_is_fine, within};
-use crate::config::RUNTIME;
+use crate::config::Scope;
 
 pub(super) async fn list(channel: &Channel) -> Result<Vec<User>> {
     let namespaces = NamespacesClient::new(channel.clone())
@@ -28,7 +28,10 @@ pub(super) async fn list(channel: &Channel) -> Result<Vec<User>> {
     let mut users = Vec::new();
     for namespace in namespaces {
         let request = ListContainersRequest {
-            filters: vec![format!("runtime.name=={RUNTIME}")],
+            // One of them is enough.
+            filters: Scope::ALL
+                .map(|scope| format!("runtime.name=={}", scope.runtime()))
+                .into(),
         };
         let containers = ContainersClient::new(channel.clone())
             .list(within(&namespace.name, request))
