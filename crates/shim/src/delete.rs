@@ -29,7 +29,7 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     // It stands in paths.
     let id = ContainerId::new(&flags.id)?;
     ContainerId::new(&flags.namespace).context("namespace")?;
-    let config = node::config()?;
+    let config = node::configuration()?.config;
     let dir = RunDir::new(&config.run, &flags.namespace, id.as_str());
     let record = dir.read();
     // All of it is tried; the first failure is told, for then something was left.

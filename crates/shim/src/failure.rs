@@ -67,7 +67,7 @@ impl Failure {
     pub(crate) fn unimplemented(call: &str) -> Self {
         Self::new(
             Kind::Unimplemented,
-            format!("{call} is not implemented by io.containerd.sampan.v1"),
+            format!("{call} is not implemented by Sampan"),
         )
     }
 

@@ -1,6 +1,6 @@
 //! `start`: hands containerd the address of the supervisor that is to serve the container.
 //!
-//! The containers of a pod share one. It is forked from this process before any thread exists
+//! The containers of a pod share one, or those of the whole node ([`Scope`]). It is forked from this process before any thread exists
 //! instead of executed again, and its socket listens before containerd hears of it, so nothing
 //! waits for it to come up.
 
@@ -15,6 +15,8 @@ use containerd_shim::{Flags, StartOpts};
 use serde::Deserialize;
 
 use crate::bootstrap::Bootstrap;
+use crate::node::Configuration;
+use crate::scope::Scope;
 use crate::{info, logs, node, supervisor};
 
 /// Whom one supervisor serves.
@@ -24,12 +26,15 @@ pub(crate) enum Group {
     Pod(String),
     /// The one container of this id.
     Container(String),
+    /// All containers of the namespace that are started by this program with this configuration
+    /// ([`Configuration::generation`]).
+    Node(String),
 }
 
 impl Group {
     fn name(&self) -> &str {
         match self {
-            Self::Pod(id) | Self::Container(id) => id,
+            Self::Pod(name) | Self::Container(name) | Self::Node(name) => name,
         }
     }
 
@@ -37,7 +42,7 @@ impl Group {
     pub(crate) fn only(&self) -> Option<&str> {
         match self {
             Self::Container(id) => Some(id),
-            Self::Pod(_) => None,
+            Self::Pod(_) | Self::Node(_) => None,
         }
     }
 }
@@ -49,12 +54,15 @@ struct Grouping {
     annotations: HashMap<String, String>,
 }
 
-pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
+pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
     let bootstrap = Bootstrap::read(flags)?;
     // Read here, where containerd still shows the error.
-    let config = node::config()?;
+    let configuration = node::configuration()?;
     let bundle = std::env::current_dir().context("find the bundle")?;
-    let group = group(&bundle, &bootstrap.id)?;
+    let group = match scope {
+        Scope::Pod => pod(&bundle, &bootstrap.id)?,
+        Scope::Node => everybody(&bootstrap, &configuration)?,
+    };
     let address = address(&bootstrap, group.name());
     let path = address.trim_start_matches("unix://");
     let listener = listen(Path::new(path)).with_context(|| format!("listen on {path}"))?;
@@ -71,12 +79,13 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
             logs::start(&bundle, bootstrap.debug);
             // The bundle is removed while the supervisor lives.
             std::env::set_current_dir("/").context("leave the bundle")?;
+            let config = configuration.config;
             supervisor::serve(listener, Path::new(path), &bootstrap, &group, config)
         }
     }
 }
 
-fn group(bundle: &Path, id: &str) -> anyhow::Result<Group> {
+fn pod(bundle: &Path, id: &str) -> anyhow::Result<Group> {
     let path = bundle.join("config.json");
     let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let grouping: Grouping =
@@ -85,6 +94,15 @@ fn group(bundle: &Path, id: &str) -> anyhow::Result<Group> {
         || Group::Container(id.to_owned()),
         |pod| Group::Pod(pod.clone()),
     ))
+}
+
+fn everybody(bootstrap: &Bootstrap, configuration: &Configuration) -> anyhow::Result<Group> {
+    let generation = configuration.generation()?;
+    // Where events go is not in containerd's address, from which the socket has its name too.
+    Ok(Group::Node(format!(
+        "node {generation}\n{}",
+        bootstrap.ttrpc_address
+    )))
 }
 
 fn address(bootstrap: &Bootstrap, group: &str) -> String {
@@ -139,12 +157,12 @@ mod tests {
         )
         .expect("written");
         assert_eq!(
-            group(dir.path(), "c1").expect("valid"),
+            pod(dir.path(), "c1").expect("valid"),
             Group::Pod("pod1".to_owned())
         );
         fs::write(dir.path().join("config.json"), "{}").expect("written");
         assert_eq!(
-            group(dir.path(), "c1").expect("valid"),
+            pod(dir.path(), "c1").expect("valid"),
             Group::Container("c1".to_owned())
         );
     }
