@@ -122,6 +122,9 @@ pub struct Settings {
         default_value_t = 600
     )]
     pub canary_interval: u64,
+    /// Compile the programs of images when they come to the node, before a pod asks for them
+    #[arg(long, global = true, env = "SAMPAN_PRECOMPILE")]
+    pub precompile: bool,
     /// How many seconds lie between two looks at what is installed
     #[arg(
         long,
