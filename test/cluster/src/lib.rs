@@ -46,6 +46,8 @@ pub use kubeconfig::client;
 /// The only node's name.
 pub const NODE: &str = "localhost";
 
+/// The runtime type with one supervisor for all pods.
+const DENSE: &str = "io.containerd.sampan-dense.v1";
 /// How long the node may take to be ready.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// How often a start is tried: somebody else may take a port between its choice and its use.
@@ -58,8 +60,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A node on which Sampan was never installed. Otherwise containerd knows the handlers `sampan` and `wasmtime`, with
-    /// the binaries that the harness finds, as a finished installation leaves it; labels and RuntimeClasses are the test's.
+    /// A node on which Sampan was never installed. Otherwise containerd knows the handlers `sampan`, `sampan-dense` and
+    /// `wasmtime`, with the binaries that the harness finds, as a finished installation leaves it; labels and
+    /// RuntimeClasses are the test's.
     #[must_use]
     pub fn without_sampan(mut self) -> Self {
         self.without_sampan = true;
@@ -92,6 +95,7 @@ impl Builder {
         } else {
             builder
                 .handler(Handler::new("wasmtime", harness::SAMPAN).option("SystemdCgroup", false))
+                .handler(Handler::new("sampan-dense", DENSE).option("SystemdCgroup", false))
         };
         let containerd = builder
             .start()
