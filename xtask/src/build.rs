@@ -3,6 +3,7 @@ mod cross;
 mod elf;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -70,6 +71,8 @@ const BINARIES: &[(&str, &str)] = &[
 pub(crate) const NODE: &str = "sampan-node";
 /// What containerd executes, and what that executes: installed by hand or by the program above.
 pub(crate) const RUNTIME: [&str; 2] = ["containerd-shim-sampan-v1", "sampan-runner"];
+/// The second name of the first, by which containerd asks for one supervisor for all pods of a node: a link beside it.
+pub(crate) const DENSE: &str = "containerd-shim-sampan-dense-v1";
 
 /// Builds all binaries for `processor` and returns the directory in which they lie.
 ///
@@ -105,6 +108,7 @@ pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
     let profile = if release { "release" } else { "debug" };
     let built = target_dir().join(triple).join(profile);
     if !release {
+        link(&built)?;
         return Ok(built);
     }
     let dist = target_dir().join("dist").join(triple);
@@ -118,10 +122,11 @@ pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
             size as f64 / 1e6
         );
     }
+    link(&dist)?;
     Ok(dist)
 }
 
-/// Copies the two binaries of this machine's processor into `directory`, replacing what is there.
+/// Copies the two binaries of this machine's processor into `directory`, and makes the link, replacing what is there.
 pub(crate) fn install(directory: &Path) -> Result<()> {
     let dist = run(Processor::host()?, true)?;
     fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
@@ -129,6 +134,8 @@ pub(crate) fn install(directory: &Path) -> Result<()> {
         copy(&dist.join(name), &directory.join(name))?;
         println!("{}", directory.join(name).display());
     }
+    link(directory)?;
+    println!("{}", directory.join(DENSE).display());
     Ok(())
 }
 
@@ -166,6 +173,20 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, &temporary)
         .and_then(|_| fs::rename(&temporary, to))
         .with_context(|| format!("copy {} to {}", from.display(), to.display()))
+}
+
+/// Gives the shim of a directory its second name.
+fn link(directory: &Path) -> Result<()> {
+    let (link, temporary) = (
+        directory.join(DENSE),
+        directory.join(format!("{DENSE}.new")),
+    );
+    // One that was left half way.
+    drop(fs::remove_file(&temporary));
+    // Relative, so that it holds wherever the directory goes.
+    symlink(RUNTIME[0], &temporary)
+        .and_then(|()| fs::rename(&temporary, &link))
+        .with_context(|| format!("link {} to {}", link.display(), RUNTIME[0]))
 }
 
 /// The root of this checkout.

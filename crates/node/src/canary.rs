@@ -2,6 +2,8 @@
 mod image;
 mod pod;
 
+pub(crate) use image::NAME as IMAGE;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};

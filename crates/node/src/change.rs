@@ -12,7 +12,7 @@ use crate::draft::Draft;
 use crate::files;
 use crate::host::Host;
 use crate::layout::Layout;
-use crate::payload::{Payload, SHIM};
+use crate::payload::Payload;
 use crate::settings::{Settings, Uninstall};
 use crate::state::{Journal, Outcome, Phase, Record, State};
 use crate::step::{Failures, Operation, When};
@@ -71,9 +71,9 @@ impl<C: Containerd> Node<C> {
         Ok(self.prefix()?.join("current"))
     }
 
-    /// The shim as containerd is told of it: by a path of the host that stays the same.
-    pub(crate) fn shim(&self) -> PathBuf {
-        self.settings.prefix.join("current").join(SHIM)
+    /// The directory of the binaries as containerd is told of it: a path of the host that stays the same.
+    pub(crate) fn binaries(&self) -> PathBuf {
+        self.settings.prefix.join("current")
     }
 
     /// Installs, upgrades or repairs: whatever it takes. Returns what is installed then.

@@ -7,7 +7,7 @@ mod proof;
 
 pub use block::{holds, remove};
 pub use candidate::{Candidate, DROP_IN, Kind, Place, candidates, haunts, is_ours, relocated};
-pub use entry::{Entry, HANDLERS, RUNTIME, executes, plugin};
+pub use entry::{Entry, HANDLERS, Scope, lies_in, plugin};
 pub use proof::{Effective, free, prove};
 
 /// What a configuration cannot be read for.

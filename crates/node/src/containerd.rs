@@ -3,7 +3,7 @@
 mod live;
 mod process;
 pub(crate) mod request;
-mod users;
+pub(crate) mod users;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,7 +80,7 @@ pub trait Containerd {
     /// it wrote what it was to write and ended with 0.
     async fn canary(&self, handler: &str, running: &dyn Fn()) -> Result<()>;
 
-    /// Removes what an interrupted canary has left. That there is nothing is no error.
+    /// Removes what an interrupted canary, or a program that was being compiled ahead, has left. That there is nothing is no error.
     async fn sweep(&self) -> Result<()>;
 
     /// The containers of our runtime that have a task.

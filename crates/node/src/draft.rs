@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::change::Node;
-use crate::config::{self, Candidate, Entry, Kind, Place};
+use crate::config::{self, Candidate, Entry, Kind, Place, Scope};
 use crate::containerd::{Containerd, Found};
 use crate::files::{self, Facts};
 use crate::layout::Layout;
@@ -71,14 +71,13 @@ impl<C: Containerd> Node<C> {
             "containerd has no CRI: take `cri` out of disabled_plugins in {}",
             found.config.display()
         );
-        let shim = self.shim();
         let entries: Vec<Entry> = self
             .settings
             .runtimeclasses
             .iter()
             .map(|handler| Entry {
                 handler: handler.clone(),
-                shim: shim.clone(),
+                shim: self.binaries().join(Scope::of_handler(handler).program()),
                 systemd_cgroup: before.systemd_cgroup(),
             })
             .collect();
@@ -435,12 +434,12 @@ fn numbers(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Whether containerd runs with these handlers, and with no other that executes this shim.
+/// Whether containerd runs with these handlers, and with no other whose program is of this directory.
 #[must_use]
 pub fn fits(
     runtimes: &serde_json::Map<String, serde_json::Value>,
     entries: &[Entry],
-    shim: &Path,
+    binaries: &Path,
 ) -> bool {
     let wanted = |name: &str| entries.iter().any(|entry| entry.handler == name);
     entries.iter().all(|entry| {
@@ -449,7 +448,7 @@ pub fn fits(
             .is_some_and(|runtime| entry.is(runtime))
     }) && runtimes
         .iter()
-        .all(|(name, runtime)| wanted(name) || !config::executes(runtime, shim))
+        .all(|(name, runtime)| wanted(name) || !config::lies_in(runtime, binaries))
 }
 
 #[cfg(test)]

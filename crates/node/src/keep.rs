@@ -10,7 +10,7 @@ use crate::config::{self, Kind};
 use crate::containerd::Containerd;
 use crate::draft::fits;
 use crate::files;
-use crate::payload::Payload;
+use crate::payload::{DENSE, Payload, SHIM};
 use crate::state::Record;
 use crate::steps::intact;
 
@@ -75,7 +75,7 @@ impl<C: Containerd> Node<C> {
             )));
         }
         let runtimes = self.containerd.runtimes().await?;
-        if !fits(&runtimes, &record.entries, &self.shim()) {
+        if !fits(&runtimes, &record.entries, &self.binaries()) {
             return Ok(Look::Drift(
                 "containerd does not run with the handlers that are configured".to_owned(),
             ));
@@ -91,7 +91,7 @@ impl<C: Containerd> Node<C> {
         self.files_fit(record, &mut Seen::default())?;
         let runtimes = self.containerd.runtimes().await?;
         ensure!(
-            fits(&runtimes, &record.entries, &self.shim()),
+            fits(&runtimes, &record.entries, &self.binaries()),
             "containerd does not run with the handlers that are configured"
         );
         if canary {
@@ -117,6 +117,11 @@ impl<C: Containerd> Node<C> {
                 "{name} is not the one that was installed"
             );
         }
+        ensure!(
+            files::pointed(&prefix.join(&record.hash).join(DENSE))?.as_deref()
+                == Some(Path::new(SHIM)),
+            "{DENSE} is not the link that was installed"
+        );
         let path = &record.config.path;
         let bytes = files::read(&self.host.path(path)?)?
             .with_context(|| format!("{} is gone", path.display()))?;

@@ -18,6 +18,7 @@ pub mod keep;
 pub mod layout;
 pub mod metrics;
 pub mod payload;
+pub mod precompile;
 pub mod run;
 pub mod serve;
 pub mod settings;

@@ -1,5 +1,4 @@
 //! What is told over HTTP: whether this process is alive, whether the runtime works, and numbers.
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use crate::state::Record;
 
@@ -36,8 +36,12 @@ pub struct Metrics {
     /// Canaries that did not.
     pub canary_failures: Counter,
     canary_seconds: Gauge<f64, AtomicU64>,
+    /// Programs that were compiled before a pod asked for them, or were there already.
+    pub precompiled: Counter,
+    /// Those that could not be.
+    pub precompile_failures: Counter,
     /// Why it is not ready.
-    reason: Mutex<Option<String>>,
+    reason: watch::Sender<Option<String>>,
 }
 
 impl Default for Metrics {
@@ -67,6 +71,11 @@ impl Default for Metrics {
         );
         let canaries = counter("canaries", "Wasm pods that were run to try the runtime");
         let canary_failures = counter("canary_failures", "Those that did not run as they should");
+        let precompiled = counter(
+            "precompiled",
+            "Programs of images that were compiled before a pod asked for them, or were there already",
+        );
+        let precompile_failures = counter("precompile_failures", "Those that could not be");
         let canary_seconds = Gauge::default();
         registry.register(
             "canary_seconds",
@@ -83,7 +92,9 @@ impl Default for Metrics {
             canaries,
             canary_failures,
             canary_seconds,
-            reason: Mutex::new(Some("it has just started".to_owned())),
+            precompiled,
+            precompile_failures,
+            reason: watch::Sender::new(Some("it has just started".to_owned())),
         }
     }
 }
@@ -118,10 +129,13 @@ impl Metrics {
     /// Why the runtime does not work; `None` if it does.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
-        self.reason.lock().map_or_else(
-            |poisoned| poisoned.into_inner().clone(),
-            |reason| reason.clone(),
-        )
+        self.reason.borrow().clone()
+    }
+
+    /// Waits until the runtime works.
+    pub async fn ready(&self) {
+        // The sender lives as long as this.
+        let _ = self.reason.subscribe().wait_for(Option::is_none).await;
     }
 
     /// All numbers, in OpenMetrics' text format.
@@ -134,9 +148,6 @@ impl Metrics {
     }
 
     fn set_reason(&self, reason: Option<String>) {
-        match self.reason.lock() {
-            Ok(mut place) => *place = reason,
-            Err(poisoned) => *poisoned.into_inner() = reason,
-        }
+        self.reason.send_replace(reason);
     }
 }

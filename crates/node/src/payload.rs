@@ -11,6 +11,8 @@ use crate::state::Versions;
 
 /// The shim, which containerd executes.
 pub const SHIM: &str = "containerd-shim-sampan-v1";
+/// The shim under the name by which it serves all pods of a node: a link beside it, which is made where it is installed.
+pub const DENSE: &str = "containerd-shim-sampan-dense-v1";
 /// The runner, which the shim finds beside itself.
 const RUNNER: &str = "sampan-runner";
 /// What guests may be written for: the runner links all of it always.

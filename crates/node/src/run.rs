@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::change::Node;
 use crate::cluster::{Reason, View};
@@ -11,6 +12,7 @@ use crate::containerd::Containerd;
 use crate::keep::{Look, Seen};
 use crate::metrics::Metrics;
 use crate::payload::Payload;
+use crate::precompile::{Precompiler, Turn};
 use crate::serve::serve;
 use crate::settings::{OnExit, Uninstall};
 
@@ -39,10 +41,16 @@ pub async fn run<C: Containerd>(node: &Node<C>) -> Result<()> {
     let address = serve(node.settings.listen, Arc::clone(&metrics)).await?;
     tracing::info!("listening on {address}");
     let payload = Payload::read(&node.settings.payload)?;
+    let turn = Turn::default();
+    if node.settings.precompile {
+        let ahead = Precompiler::new(&node.settings, &node.host, &metrics, &turn);
+        tokio::spawn(ahead.run());
+    }
     let mut keeper = Keeper {
         node,
         payload,
         metrics,
+        turn: Arc::clone(&turn),
         seen: Seen::default(),
         failures: 0,
         blind: 0,
@@ -87,6 +95,7 @@ pub async fn run<C: Containerd>(node: &Node<C>) -> Result<()> {
     node.waiting.set(false);
     node.settle().await.context("take back what was given up")?;
     if node.settings.on_exit == OnExit::Uninstall && !keeper.gone {
+        let _turn = turn.lock().await;
         node.uninstall(node.settings.uninstall(Uninstall::default()))
             .await?;
     }
@@ -106,6 +115,8 @@ struct Keeper<'a, C> {
     node: &'a Node<C>,
     payload: Payload,
     metrics: Arc<Metrics>,
+    /// Held while the node is changed.
+    turn: Turn,
     seen: Seen,
     /// Installations that failed in a row.
     failures: u32,
@@ -210,8 +221,17 @@ impl<C: Containerd> Keeper<'_, C> {
         }
     }
 
+    /// Waits until nothing is compiled ahead, which does not begin again as long as the result lives.
+    async fn turn_of_its_own(&self) -> OwnedMutexGuard<()> {
+        self.node.waiting.set(true);
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        self.node.waiting.set(false);
+        turn
+    }
+
     /// Installs; how long to wait if that failed.
     async fn install(&mut self) -> Option<Duration> {
+        let _turn = self.turn_of_its_own().await;
         let began = Instant::now();
         match self.node.install(&self.payload).await {
             Ok(record) => {
@@ -237,6 +257,7 @@ impl<C: Containerd> Keeper<'_, C> {
 
     /// Takes all away because somebody has asked by the node's annotation.
     async fn go(&mut self, how: Uninstall) {
+        let _turn = self.turn_of_its_own().await;
         match self.node.uninstall(how).await {
             Ok(()) => {
                 self.gone = true;

@@ -100,13 +100,14 @@ pub struct Settings {
         default_value_t = 120
     )]
     pub restart_timeout: u64,
-    /// Handlers to be registered
+    /// Handlers to be registered: `sampan` and its alias `wasmtime` have a supervisor for each pod, `sampan-dense` has one
+    /// for all
     #[arg(
         long,
         global = true,
         env = "SAMPAN_RUNTIMECLASSES",
         value_delimiter = ',',
-        default_value = "sampan",
+        default_value = "sampan,sampan-dense",
         value_parser = clap::builder::PossibleValuesParser::new(HANDLERS)
     )]
     pub runtimeclasses: Vec<String>,
@@ -121,6 +122,9 @@ pub struct Settings {
         default_value_t = 600
     )]
     pub canary_interval: u64,
+    /// Compile the programs of images when they come to the node, before a pod asks for them
+    #[arg(long, global = true, env = "SAMPAN_PRECOMPILE")]
+    pub precompile: bool,
     /// How many seconds lie between two looks at what is installed
     #[arg(
         long,

@@ -11,7 +11,7 @@ use crate::config::Entry;
 use crate::containerd::Containerd;
 use crate::draft::{Change, Draft, fits};
 use crate::files::{self, Facts};
-use crate::payload;
+use crate::payload::{self, DENSE, SHIM};
 use crate::settings::Restart;
 use crate::state::{Changing, Journal, Phase};
 use crate::step::{Operation, Step, When};
@@ -116,7 +116,7 @@ impl<C: Containerd> Node<C> {
     /// Whether containerd runs with something else than these handlers of ours.
     async fn restarts(&self, entries: &[Entry]) -> bool {
         match self.containerd.runtimes().await {
-            Ok(runtimes) => !fits(&runtimes, entries, &self.shim()),
+            Ok(runtimes) => !fits(&runtimes, entries, &self.binaries()),
             Err(_) => true,
         }
     }
@@ -132,6 +132,11 @@ impl<C: Containerd> Node<C> {
                 files::write_program(&path, &payload.content(name)?)?;
             }
             during();
+        }
+        let dense = dir.join(DENSE);
+        // What is there and no link is replaced as well.
+        if !matches!(files::pointed(&dense), Ok(Some(target)) if target == Path::new(SHIM)) {
+            files::point(&dense, Path::new(SHIM))?;
         }
         Ok(())
     }
@@ -220,7 +225,7 @@ impl<C: Containerd> Node<C> {
         let mut again = AGAIN;
         loop {
             let wrong: Error = match self.containerd.runtimes().await {
-                Ok(runtimes) if fits(&runtimes, entries, &self.shim()) => return Ok(()),
+                Ok(runtimes) if fits(&runtimes, entries, &self.binaries()) => return Ok(()),
                 Ok(_) if again > 0 => {
                     again -= 1;
                     self.containerd.restart(restart, &|| ()).await?;

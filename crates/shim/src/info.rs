@@ -7,7 +7,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 
-use crate::RUNTIME;
+use crate::scope::Scope;
 
 /// Writes to standard output, which carries nothing but the answer (runtime-v2, "Commands").
 pub(crate) fn print(answer: &[u8]) -> anyhow::Result<()> {
@@ -51,11 +51,11 @@ fn features(options: &Any) -> serde_json::Value {
 }
 
 /// `-v`: in the form that containerd's own shims use.
-pub(crate) fn version() -> anyhow::Result<()> {
+pub(crate) fn version(scope: Scope) -> anyhow::Result<()> {
     print(
         format!(
             "{name}:\n  Version:  v{version}\n",
-            name = "containerd-shim-sampan-v1",
+            name = scope.program(),
             version = env!("CARGO_PKG_VERSION"),
         )
         .as_bytes(),
@@ -63,7 +63,7 @@ pub(crate) fn version() -> anyhow::Result<()> {
 }
 
 /// `-info`: what containerd asks before any container exists, with the handler's options on standard input.
-pub(crate) fn runtime() -> anyhow::Result<()> {
+pub(crate) fn runtime(scope: Scope) -> anyhow::Result<()> {
     let mut options = Vec::new();
     let mut stdin = std::io::stdin().lock();
     // Whoever types this has no options to give.
@@ -72,7 +72,7 @@ pub(crate) fn runtime() -> anyhow::Result<()> {
     }
     let options = Any::parse_from_bytes(&options).context("decode the runtime options")?;
     let info = RuntimeInfo {
-        name: RUNTIME.to_owned(),
+        name: scope.runtime().to_owned(),
         version: Some(RuntimeVersion {
             version: format!("v{}", env!("CARGO_PKG_VERSION")),
             ..Default::default()

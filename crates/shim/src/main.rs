@@ -2,10 +2,12 @@
 //!
 //! containerd executes `start` once per pod, which leaves the supervisor behind, and `delete`
 //! when a supervisor died; everything else goes through the Task service of the supervisor.
+//! Under the name `containerd-shim-sampan-dense-v1` the supervisor is one for all pods ([`scope`]).
 #![forbid(unsafe_code)]
 
 mod bootstrap;
 mod compile;
+mod connection;
 mod container;
 mod containerd;
 mod debug;
@@ -13,6 +15,7 @@ mod delete;
 mod events;
 mod exec;
 mod failure;
+mod flights;
 mod guest;
 mod info;
 mod launch;
@@ -22,10 +25,14 @@ mod node;
 mod on_term;
 mod oom;
 mod options;
+mod peer;
 mod places;
 mod process;
 mod record;
 mod reference;
+mod room;
+mod scope;
+mod socket;
 mod start;
 mod stats;
 mod stdio;
@@ -37,8 +44,7 @@ mod update;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-/// The name under which containerd knows the runtime.
-const RUNTIME: &str = "io.containerd.sampan.v1";
+use crate::scope::Scope;
 
 const HELP: &str = "\
 containerd-shim-sampan-v1: runs WebAssembly and native containers for containerd
@@ -52,12 +58,16 @@ To use it: put it and sampan-runner into one directory of containerd's PATH and 
 containerd's configuration a runtime handler with runtime_type = 'io.containerd.sampan.v1'.
 With plain containerd: ctr run --runtime io.containerd.sampan.v1 IMAGE NAME
 
+Executed as containerd-shim-sampan-dense-v1, a link to it beside it (runtime_type =
+'io.containerd.sampan-dense.v1'), it serves all pods of the node with one process.
+
 Node configuration: /etc/sampan/config.toml (all keys optional).
 ";
 
 fn main() -> ExitCode {
+    let scope = Scope::of_program(&std::env::args_os().next().unwrap_or_default());
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match run(&args) {
+    match run(scope, &args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // containerd puts what the shim's commands write to standard error into the middle of its own message: without
@@ -73,14 +83,14 @@ fn main() -> ExitCode {
                 reason = "the edge: this is where an error is shown"
             )]
             {
-                eprint!("{RUNTIME}: {message}{end}");
+                eprint!("{}: {message}{end}", scope.runtime());
             }
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(args: &[String]) -> anyhow::Result<()> {
+fn run(scope: Scope, args: &[String]) -> anyhow::Result<()> {
     if args.first().is_some_and(|arg| arg == native::COMMAND) {
         return native::command(&args[1..]);
     }
@@ -92,13 +102,13 @@ fn run(args: &[String]) -> anyhow::Result<()> {
     }
     let flags = containerd_shim::parse(args)?;
     if flags.version {
-        return info::version();
+        return info::version(scope);
     }
     if flags.info {
-        return info::runtime();
+        return info::runtime(scope);
     }
     match flags.action.as_str() {
-        "start" => start::command(&flags),
+        "start" => start::command(scope, &flags),
         "delete" => delete::command(&flags),
         "" => anyhow::bail!(
             "no command given; containerd executes this program with `start` or `delete` (see -help)"

@@ -14,17 +14,58 @@ use store::Store;
 const CONFIG: &str = "/etc/sampan/config.toml";
 const CONFIG_VARIABLE: &str = "SAMPAN_CONFIG";
 
+/// The node's configuration: as its file has it, and as it is understood.
+pub(crate) struct Configuration {
+    text: String,
+    pub(crate) config: NodeConfig,
+}
+
 /// Reads the node's configuration; a missing file is an empty one, unless it was named.
-pub(crate) fn config() -> anyhow::Result<NodeConfig> {
+pub(crate) fn configuration() -> anyhow::Result<Configuration> {
     let named = std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
     let path = named.as_deref().unwrap_or(Path::new(CONFIG));
     match fs::read_to_string(path) {
-        Ok(text) => NodeConfig::of_file(&text, path).with_context(|| path.display().to_string()),
+        Ok(text) => {
+            let config = NodeConfig::of_file(&text, path);
+            let config = config.with_context(|| path.display().to_string())?;
+            Ok(Configuration { text, config })
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
-            Ok(NodeConfig::default())
+            Ok(Configuration {
+                text: String::new(),
+                config: NodeConfig::default(),
+            })
         }
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
     }
+}
+
+impl Configuration {
+    /// What the node's supervisor is made of: this program's file, and the configuration's text. Where either has changed,
+    /// new pods get a supervisor that is made of the new ones; the old one ends with its last container.
+    pub(crate) fn generation(&self) -> anyhow::Result<String> {
+        let path = std::env::current_exe().context("find this program")?;
+        // By the link: the file may have been replaced since.
+        let meta = fs::metadata("/proc/self/exe").context("examine this program")?;
+        Ok(format!(
+            "{} {}\n{}",
+            path.display(),
+            identity(&meta),
+            self.text
+        ))
+    }
+}
+
+/// What tells a file from one that replaces it: device, inode, size and change time.
+fn identity(meta: &fs::Metadata) -> String {
+    format!(
+        "{:x}-{:x}-{:x}-{:x}.{:09}",
+        meta.dev(),
+        meta.ino(),
+        meta.size(),
+        meta.ctime(),
+        meta.ctime_nsec()
+    )
 }
 
 /// The runner of a container: as the runtime options say, else the node's configuration, else
@@ -43,7 +84,7 @@ pub(crate) fn runner(option: Option<&Path>, config: &NodeConfig) -> anyhow::Resu
 /// What the runner's engine calls itself with these settings; artifacts of another are not for it.
 ///
 /// Asking costs an execution, so the answer is kept in the store under the identity of the
-/// file (device, inode, size and change time): a replaced runner is asked again.
+/// file: a replaced runner is asked again.
 pub(crate) fn fingerprint(
     runner: &Path,
     settings: &EngineSettings,
@@ -52,14 +93,7 @@ pub(crate) fn fingerprint(
     let word = settings.word();
     let meta = fs::metadata(runner)
         .with_context(|| format!("the runner {} cannot be used", runner.display()))?;
-    let note = format!(
-        "fingerprint-{:x}-{:x}-{:x}-{:x}.{:09}-{word}",
-        meta.dev(),
-        meta.ino(),
-        meta.size(),
-        meta.ctime(),
-        meta.ctime_nsec()
-    );
+    let note = format!("fingerprint-{}-{word}", identity(&meta));
     if let Some(known) = store.note(&note)?
         && is_fingerprint(&known)
     {

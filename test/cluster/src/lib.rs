@@ -46,6 +46,8 @@ pub use kubeconfig::client;
 /// The only node's name.
 pub const NODE: &str = "localhost";
 
+/// The runtime type with one supervisor for all pods.
+const DENSE: &str = "io.containerd.sampan-dense.v1";
 /// How long the node may take to be ready.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// How often a start is tried: somebody else may take a port between its choice and its use.
@@ -58,8 +60,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A node on which Sampan was never installed. Otherwise containerd knows the handlers `sampan` and `wasmtime`, with
-    /// the binaries that the harness finds, as a finished installation leaves it; labels and RuntimeClasses are the test's.
+    /// A node on which Sampan was never installed. Otherwise containerd knows the handlers `sampan`, `sampan-dense` and
+    /// `wasmtime`, with the binaries that the harness finds, as a finished installation leaves it; labels and
+    /// RuntimeClasses are the test's.
     #[must_use]
     pub fn without_sampan(mut self) -> Self {
         self.without_sampan = true;
@@ -92,11 +95,15 @@ impl Builder {
         } else {
             // Without options, as the node program writes them: of one with options containerd tells the kubelet that its
             // pods can have no users of their own.
-            ["sampan", "wasmtime"]
-                .into_iter()
-                .fold(builder, |builder, name| {
-                    builder.handler(Handler::new(name, harness::SAMPAN))
-                })
+            [
+                ("sampan", harness::SAMPAN),
+                ("wasmtime", harness::SAMPAN),
+                ("sampan-dense", DENSE),
+            ]
+            .into_iter()
+            .fold(builder, |builder, (name, runtime)| {
+                builder.handler(Handler::new(name, runtime))
+            })
         };
         let containerd = builder
             .start()

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::{Answer, CLASS, CRASHES, World, events, eventually};
+use crate::{Answer, CRASHES, World, class, events, eventually};
 
 /// How long a pod may take to get where it should.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -113,7 +113,7 @@ impl Space {
             .with_context(|| format!("create the {kind}"))
     }
 
-    /// Creates a pod of this spec, with our RuntimeClass unless the spec names another (`null` for none), and with the
+    /// Creates a pod of this spec, with the tests' RuntimeClass unless the spec names another (`null` for none), and with the
     /// label `app`, its name.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl Space {
         metadata["labels"]["app"] = json!(name);
         let mut spec = spec;
         if spec.get("runtimeClassName").is_none() {
-            spec["runtimeClassName"] = json!(CLASS);
+            spec["runtimeClassName"] = json!(class());
         }
         self.create_object(json!({ "metadata": metadata, "spec": spec }))
             .await

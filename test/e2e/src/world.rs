@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use crate::{CLASS, READY};
+use crate::{CLASS, DENSE, READY};
 
 /// A cluster with Sampan in it, and a registry.
 pub struct World {
@@ -108,7 +108,7 @@ impl World {
         }
         world.label(true).await?;
         let classes: Api<RuntimeClass> = Api::all(world.client());
-        for name in [CLASS, "wasmtime"] {
+        for name in [CLASS, DENSE, "wasmtime"] {
             let class = serde_json::from_value(json!({
                 "metadata": { "name": name },
                 "handler": name,

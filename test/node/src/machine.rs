@@ -291,17 +291,38 @@ impl Machine {
         .await
     }
 
-    /// Runs a pod of ours with a container that runs until it is ended; returns the pod's and the container's id.
+    /// Imports a guest of `test/guests` as a CNCF artifact.
+    ///
+    /// # Errors
+    /// When it was not built, or what `ctr` says.
+    pub async fn import_guest(&self, reference: &str, guest: &str) -> Result<()> {
+        let content = image::cncf(harness::guest(guest)?, "wasip1");
+        self.import(reference, &content).await
+    }
+
+    /// How many programs were compiled so far, by what the shims have logged.
+    #[must_use]
+    pub fn compilations(&self) -> usize {
+        self.log().matches("compiling layer").count()
+    }
+
+    /// The artifacts in the store.
+    #[must_use]
+    pub fn artifacts(&self) -> usize {
+        let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+        list(&self.dir().join("var/lib/sampan/artifacts"))
+            .flat_map(|engine| list(&engine.path()))
+            .count()
+    }
+
+    /// Runs a pod of a handler of ours with a container that runs until it is ended; returns the pod's and the
+    /// container's id.
     ///
     /// # Errors
     /// What `crictl` says.
-    pub async fn pod(&self, name: &str) -> Result<(String, String)> {
+    pub async fn pod(&self, handler: &str, name: &str) -> Result<(String, String)> {
         let reference = "localhost/probe:test";
-        self.import(
-            reference,
-            &image::cncf(harness::guest("probe.wasm")?, "wasip1"),
-        )
-        .await?;
+        self.import_guest(reference, "probe.wasm").await?;
         // The kubelet sets them on both.
         let labels = serde_json::json!({
             "io.kubernetes.pod.name": name,
@@ -331,7 +352,7 @@ impl Machine {
             container_file.display().to_string(),
         );
         let pod = self
-            .crictl(&["runp", "--runtime", "sampan", &pod_file])
+            .crictl(&["runp", "--runtime", handler, &pod_file])
             .await?;
         let pod = pod.trim().to_owned();
         let container = self
@@ -382,9 +403,13 @@ impl Machine {
         self.dir().join("c.sock")
     }
 
-    fn log_tail(&self) -> String {
+    fn log(&self) -> String {
         let log = fs::read(self.dir().join("containerd.log")).unwrap_or_default();
-        harness::tail(&String::from_utf8_lossy(&log))
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    fn log_tail(&self) -> String {
+        harness::tail(&self.log())
     }
 }
 

@@ -1,9 +1,12 @@
 //! The node program, run as a person on the node would.
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Child;
 
 /// The program with what it is started with.
 #[derive(Clone, Debug)]
@@ -90,6 +93,34 @@ impl Program {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         Ok(command)
+    }
+
+    /// Starts `run`, and waits until it says where it listens.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub async fn started(&self) -> Result<(Child, SocketAddr)> {
+        let mut running = self
+            .clone()
+            .with(["--listen=127.0.0.1:0"])
+            .command()?
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start the node program")?;
+        let stderr = running.stderr.take().context("it has a standard error")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let address = loop {
+            let line = lines
+                .next_line()
+                .await?
+                .context("it says where it listens")?;
+            if let Some((_, address)) = line.split_once("listening on ") {
+                break address.trim().parse()?;
+            }
+        };
+        // Nobody reads the rest, and a full pipe would stop it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok((running, address))
     }
 
     /// Runs it to its end.

@@ -1,16 +1,12 @@
 //! Installed, used, upgraded, taken away.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::{Version, get, until};
-use node_tests::{Config, Machine, Program};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Child;
+use node_tests::{Config, Machine};
 
 /// A copy of the binaries with other bytes at the end of one, so that they are another version.
 fn another(
@@ -32,7 +28,7 @@ fn longer(path: &Path) -> Result<()> {
     Ok(file.write_all(b"a newer one")?)
 }
 
-async fn whole_life(version: Version, config: Config) -> Result<()> {
+async fn whole_life(version: Version, config: Config, handler: &str) -> Result<()> {
     let Some(machine) = Machine::start(version, config).await? else {
         return Ok(());
     };
@@ -45,7 +41,10 @@ async fn whole_life(version: Version, config: Config) -> Result<()> {
     assert_eq!(machine.status().await?["state"], "absent");
 
     machine.node("install")?.succeeds().await?;
-    assert!(machine.handlers().await?.contains(&"sampan".to_owned()));
+    let handlers = machine.handlers().await?;
+    for ours in ["sampan", "sampan-dense"] {
+        assert!(handlers.contains(&ours.to_owned()), "{handlers:?}");
+    }
     assert_eq!(
         machine.starts(),
         starts + 1,
@@ -67,7 +66,7 @@ async fn whole_life(version: Version, config: Config) -> Result<()> {
     assert_eq!(machine.starts(), starts + 1);
     assert_eq!(installed.difference(&machine.configuration()?), "");
 
-    let (pod, container) = machine.pod("lives").await?;
+    let (pod, container) = machine.pod(handler, "lives").await?;
     assert_eq!(machine.state(&container).await?, "CONTAINER_RUNNING");
 
     // An upgrade leaves it alone.
@@ -142,33 +141,8 @@ async fn bad_upgrade(version: Version) -> Result<()> {
     assert_eq!(before["current"], after["current"]);
     assert_eq!(configuration.difference(&machine.configuration()?), "");
     machine.no_canary().await?;
-    let (pod, _) = machine.pod("after").await?;
+    let (pod, _) = machine.pod("sampan", "after").await?;
     machine.remove_pod(&pod).await
-}
-
-/// Starts `run`, and waits until it says where it listens.
-async fn running(program: &Program) -> Result<(Child, SocketAddr)> {
-    let mut running = program
-        .clone()
-        .with(["--listen=127.0.0.1:0"])
-        .command()?
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start the node program")?;
-    let stderr = running.stderr.take().context("it has a standard error")?;
-    let mut lines = BufReader::new(stderr).lines();
-    let address = loop {
-        let line = lines
-            .next_line()
-            .await?
-            .context("it says where it listens")?;
-        if let Some((_, address)) = line.split_once("listening on ") {
-            break address.trim().parse()?;
-        }
-    };
-    // Nobody reads the rest, and a full pipe would stop it.
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    Ok((running, address))
 }
 
 /// `run` tries again what has failed, and says meanwhile why.
@@ -179,7 +153,7 @@ async fn tried_again(version: Version) -> Result<()> {
     let configuration = machine.configuration()?;
     machine.refuse(&machine.config(), "runtimes.sampan]");
     let program = machine.node("run")?.with(["--restart-timeout=2"]);
-    let (mut running, address) = running(&program).await?;
+    let (mut running, address) = program.started().await?;
     let failed = async || {
         let answer = get(address, "/readyz").await?;
         let told = answer.status == 503 && answer.text().contains("has not come back");
@@ -201,8 +175,8 @@ async fn kept(version: Version) -> Result<()> {
     let Some(machine) = Machine::start(version, Config::Plain).await? else {
         return Ok(());
     };
-    let (mut running, address) =
-        running(&machine.node("run")?.with(["--check-interval=1"])).await?;
+    let program = machine.node("run")?.with(["--check-interval=1"]);
+    let (mut running, address) = program.started().await?;
     let ready = async || Ok((get(address, "/readyz").await?.status == 200).then_some(()));
     until("readiness", Duration::from_secs(60), ready).await?;
     assert_eq!(get(address, "/healthz").await?.status, 200);
@@ -266,7 +240,7 @@ async fn in_a_pod(version: Version) -> Result<()> {
             .exists()
     );
     assert_eq!(machine.status().await?["state"], "installed");
-    let (pod, _) = machine.pod("inside").await?;
+    let (pod, _) = machine.pod("sampan-dense", "inside").await?;
     let said = inside("uninstall")?.fails().await?;
     assert!(said.contains("test/inside"), "{said}");
     inside("uninstall")?.with(["--force"]).succeeds().await?;
@@ -288,17 +262,17 @@ async fn as_in_a_pod_on_1_7() -> Result<()> {
 
 #[tokio::test]
 async fn a_whole_life_on_2() -> Result<()> {
-    whole_life(Version::V2, Config::Plain).await
+    whole_life(Version::V2, Config::Plain, "sampan").await
 }
 
 #[tokio::test]
 async fn a_whole_life_with_imports_on_2() -> Result<()> {
-    whole_life(Version::V2, Config::Importing).await
+    whole_life(Version::V2, Config::Importing, "sampan-dense").await
 }
 
 #[tokio::test]
 async fn a_whole_life_with_an_older_configuration_on_2() -> Result<()> {
-    whole_life(Version::V2, Config::Older).await
+    whole_life(Version::V2, Config::Older, "sampan").await
 }
 
 /// The configuration is a link, as where it comes from a store of configurations.
@@ -321,12 +295,12 @@ async fn a_link_stays_a_link() -> Result<()> {
 
 #[tokio::test]
 async fn a_whole_life_on_1_7() -> Result<()> {
-    whole_life(Version::V1_7, Config::Plain).await
+    whole_life(Version::V1_7, Config::Plain, "sampan-dense").await
 }
 
 #[tokio::test]
 async fn a_whole_life_with_imports_on_1_7() -> Result<()> {
-    whole_life(Version::V1_7, Config::Importing).await
+    whole_life(Version::V1_7, Config::Importing, "sampan").await
 }
 
 #[tokio::test]

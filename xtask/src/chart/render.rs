@@ -79,10 +79,11 @@ pub(super) fn manifests(helm: &Helm, chart: &Path) -> Result<Vec<Made>> {
             path: directory.join("runtimeclass-wasmtime.yaml"),
             content: format!(
                 "{head}# The alias. The node program has to be told to register it: \
-                 SAMPAN_RUNTIMECLASSES=sampan,wasmtime.\n{}",
+                 SAMPAN_RUNTIMECLASSES=sampan,sampan-dense,wasmtime.\n{}",
                 rendered(&[
                     "--set",
-                    "runtimeClasses.sampan.enabled=false,runtimeClasses.wasmtime.enabled=true",
+                    "runtimeClasses.sampan.enabled=false,runtimeClasses.sampan-dense.enabled=false,\
+                     runtimeClasses.wasmtime.enabled=true",
                     "--show-only",
                     "templates/runtimeclasses.yaml",
                 ])?

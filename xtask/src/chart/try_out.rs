@@ -25,7 +25,10 @@ const WRONG: &[(&str, &str)] = &[
     ("runtimeClasses.sampn.enabled=true", "sampn"),
     ("runtimeClasses.sampan.overhead.disk=1Gi", "disk"),
     ("runtimeClasses.sampan.overhead.memory=little", "memory"),
-    ("runtimeClasses.sampan.enabled=false", "at least one"),
+    (
+        "runtimeClasses.sampan.enabled=false,runtimeClasses.sampan-dense.enabled=false",
+        "at least one",
+    ),
     ("containerd.restart=docker", "restart"),
     ("containerd.socket=run/containerd.sock", "socket"),
     ("prefix=opt/sampan", "prefix"),

@@ -21,7 +21,7 @@ use crate::containerd::request::{CRI, gone_is_fine, within};
 use crate::files::digest;
 
 /// The image's name; `.invalid` is no registry's (RFC 2606).
-const NAME: &str = "sampan.invalid/canary:v1";
+pub(crate) const NAME: &str = "sampan.invalid/canary:v1";
 /// What keeps the blobs from being collected until the image refers to them.
 const LEASE: &str = "sampan-canary";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

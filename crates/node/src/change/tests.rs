@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 
 use self::fake::{Fake, Machine};
 use super::*;
+use crate::payload::{DENSE, SHIM};
 use crate::settings::Arguments;
 use crate::step::points;
 
@@ -504,9 +505,15 @@ async fn drift_is_noticed_and_repaired() {
     assert_eq!(look(&mut seen).await, Look::Fine);
 
     let root = stage.root.path();
-    let shim = root.join("opt/sampan").join(&record.hash).join(SHIM);
-    let damages: [(&str, &dyn Fn()); 5] = [
+    let binaries = root.join("opt/sampan").join(&record.hash);
+    let (shim, dense) = (binaries.join(SHIM), binaries.join(DENSE));
+    let damages: [(&str, &dyn Fn()); 8] = [
         ("shim", &|| fs::write(&shim, "another's").expect("write")),
+        (DENSE, &|| fs::remove_file(&dense).expect("remove")),
+        (DENSE, &|| {
+            fs::remove_file(&dense).expect("remove");
+            fs::write(&dense, "no link").expect("write");
+        }),
         ("current", &|| {
             fs::remove_file(root.join("opt/sampan/current")).expect("remove")
         }),
@@ -517,6 +524,7 @@ async fn drift_is_noticed_and_repaired() {
             *stage.machine.version.borrow_mut() = "v2.9.9".to_owned()
         }),
         ("handlers", &|| stage.machine.forget("sampan")),
+        ("handlers", &|| stage.machine.forget("sampan-dense")),
     ];
     for (part, damage) in damages {
         damage();

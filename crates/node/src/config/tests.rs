@@ -4,10 +4,40 @@ use super::block::add;
 use super::*;
 
 fn entry() -> Entry {
+    entry_of("sampan")
+}
+
+fn entry_of(handler: &str) -> Entry {
     Entry {
-        handler: "sampan".to_owned(),
-        shim: "/opt/sampan/current/containerd-shim-sampan-v1".into(),
+        handler: handler.to_owned(),
+        shim: Path::new("/opt/sampan/current").join(Scope::of_handler(handler).program()),
         systemd_cgroup: true,
+    }
+}
+
+#[test]
+fn one_handler_has_a_supervisor_for_all_pods() {
+    for handler in HANDLERS {
+        let entry = entry_of(handler);
+        let text = entry.tables(3);
+        let dense = text.contains("runtime_type = \"io.containerd.sampan-dense.v1\"\n")
+            && text.contains("/current/containerd-shim-sampan-dense-v1\"\n");
+        assert_eq!(dense, *handler == "sampan-dense", "{text}");
+        let effective = Effective::parse(&text).expect("TOML");
+        let runtime = &effective.runtimes().expect("there")[*handler];
+        assert!(entry.is(runtime), "{runtime}");
+        assert!(lies_in(runtime, Path::new("/opt/sampan/current")));
+        assert!(!lies_in(runtime, Path::new("/opt/sampan")));
+        // Another scope's handler is not it, whatever it is called.
+        let other = HANDLERS
+            .iter()
+            .find(|other| Scope::of_handler(other) != Scope::of_handler(handler))
+            .expect("there are both");
+        let renamed = Entry {
+            handler: (*other).to_owned(),
+            ..entry
+        };
+        assert!(!renamed.is(runtime), "{runtime}");
     }
 }
 

@@ -20,6 +20,7 @@ use crate::config::{self, Effective};
 use crate::files;
 use crate::host::{Host, command_in};
 use crate::layout::Layout;
+use crate::precompile;
 use crate::settings::{Restart, Settings};
 
 /// How often a state that nobody announces is looked at.
@@ -76,7 +77,7 @@ impl Live {
         })
     }
 
-    async fn connect(&self) -> Result<Channel> {
+    pub(crate) async fn connect(&self) -> Result<Channel> {
         let socket = self.socket()?;
         let path = self.host.path(&socket)?;
         let connected = tokio::time::timeout(ANSWER, containerd_client::connect(&path)).await;
@@ -111,6 +112,16 @@ impl Live {
             .clone()
             .or_else(|| process.config())
             .unwrap_or_else(|| self.layout.config.into())
+    }
+
+    /// The shim's configuration, which it reads itself.
+    pub(crate) async fn shim_config(&self) -> Result<NodeConfig> {
+        let process = self.process().await?;
+        let named = process.variable(CONFIG_VARIABLE).map(PathBuf::from);
+        let path = named.as_deref().unwrap_or(Path::new(CONFIG));
+        let text = files::read(&self.host.path(path)?)?.unwrap_or_default();
+        let text = String::from_utf8(text).with_context(|| format!("read {}", path.display()))?;
+        NodeConfig::of_file(&text, path).with_context(|| path.display().to_string())
     }
 
     /// The files of a directory of drop-ins but for our own, if that is there.
@@ -319,7 +330,9 @@ impl Containerd for Live {
     }
 
     async fn sweep(&self) -> Result<()> {
-        self.canary.sweep(&self.connect().await?).await
+        let channel = self.connect().await?;
+        precompile::sweep(&channel).await?;
+        self.canary.sweep(&channel).await
     }
 
     async fn users(&self) -> Result<Vec<User>> {
@@ -331,13 +344,7 @@ impl Containerd for Live {
     }
 
     async fn data(&self) -> Result<Vec<PathBuf>> {
-        let process = self.process().await?;
-        let named = process.variable(CONFIG_VARIABLE).map(PathBuf::from);
-        let path = named.as_deref().unwrap_or(Path::new(CONFIG));
-        let text = files::read(&self.host.path(path)?)?.unwrap_or_default();
-        let text = String::from_utf8(text).with_context(|| format!("read {}", path.display()))?;
-        let config =
-            NodeConfig::of_file(&text, path).with_context(|| path.display().to_string())?;
+        let config = self.shim_config().await?;
         Ok(vec![config.run, config.store.path])
     }
 

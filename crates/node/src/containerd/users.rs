@@ -16,7 +16,8 @@ use tonic::transport::Channel;
 
 use super::User;
 use super::request::{CRI, gone_is_fine, within};
-use crate::config::RUNTIME;
+use crate::config::Scope;
+use crate::precompile;
 
 pub(super) async fn list(channel: &Channel) -> Result<Vec<User>> {
     let namespaces = NamespacesClient::new(channel.clone())
@@ -28,7 +29,10 @@ pub(super) async fn list(channel: &Channel) -> Result<Vec<User>> {
     let mut users = Vec::new();
     for namespace in namespaces {
         let request = ListContainersRequest {
-            filters: vec![format!("runtime.name=={RUNTIME}")],
+            // One of them is enough.
+            filters: Scope::ALL
+                .map(|scope| format!("runtime.name=={}", scope.runtime()))
+                .into(),
         };
         let containers = ContainersClient::new(channel.clone())
             .list(within(&namespace.name, request))
@@ -37,6 +41,10 @@ pub(super) async fn list(channel: &Channel) -> Result<Vec<User>> {
             .into_inner()
             .containers;
         for container in containers {
+            // It runs nothing, and nobody waits for it.
+            if container.labels.contains_key(precompile::LABEL) {
+                continue;
+            }
             let request = GetRequest {
                 container_id: container.id.clone(),
                 ..GetRequest::default()
@@ -83,7 +91,7 @@ pub(super) async fn end(channel: &Channel, users: &[User]) -> Result<()> {
                     .with_context(|| format!("remove the pod {}", user.id))?;
             }
         } else {
-            kill_task(channel, user)
+            kill_task(channel, &user.namespace, &user.id)
                 .await
                 .with_context(|| format!("end {} of {}", user.id, user.namespace))?;
         }
@@ -91,22 +99,30 @@ pub(super) async fn end(channel: &Channel, users: &[User]) -> Result<()> {
     Ok(())
 }
 
-async fn kill_task(channel: &Channel, user: &User) -> Result<(), tonic::Status> {
+/// Ends a task, in whatever state it is, and deletes it; that there is none is fine.
+///
+/// # Errors
+/// What containerd says.
+pub(crate) async fn kill_task(
+    channel: &Channel,
+    namespace: &str,
+    id: &str,
+) -> Result<(), tonic::Status> {
     let mut tasks = TasksClient::new(channel.clone());
     let request = KillRequest {
-        container_id: user.id.clone(),
+        container_id: id.to_owned(),
         signal: Signal::SIGKILL as u32,
         all: true,
         ..KillRequest::default()
     };
-    gone_is_fine(tasks.kill(within(&user.namespace, request)).await)?;
+    gone_is_fine(tasks.kill(within(namespace, request)).await)?;
     let request = containerd_client::services::v1::WaitRequest {
-        container_id: user.id.clone(),
+        container_id: id.to_owned(),
         ..Default::default()
     };
-    gone_is_fine(tasks.wait(within(&user.namespace, request)).await)?;
+    gone_is_fine(tasks.wait(within(namespace, request)).await)?;
     let request = DeleteTaskRequest {
-        container_id: user.id.clone(),
+        container_id: id.to_owned(),
     };
-    gone_is_fine(tasks.delete(within(&user.namespace, request)).await)
+    gone_is_fine(tasks.delete(within(namespace, request)).await)
 }

@@ -57,7 +57,7 @@ async fn deploy(space: &Space, image: &str, replicas: u32, extra: Value) -> Resu
                 "template": {
                     "metadata": { "labels": { "app": "web" } },
                     "spec": {
-                        "runtimeClassName": e2e_tests::CLASS,
+                        "runtimeClassName": e2e_tests::class(),
                         "containers": [container],
                         "volumes": volumes,
                     },

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e_tests::{CLASS, Case, Space, cases, eventually};
+use e2e_tests::{Case, Space, cases, class, eventually};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -25,7 +25,7 @@ fn template(image: &str, command: &[&str], labels: Value) -> Value {
     json!({
         "metadata": { "labels": labels },
         "spec": {
-            "runtimeClassName": CLASS,
+            "runtimeClassName": class(),
             "restartPolicy": "Never",
             "containers": [{ "name": "app", "image": image, "command": command }],
         },

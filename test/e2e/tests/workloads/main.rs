@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+mod dense;
 mod deployment;
 mod exec;
 mod failures;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let cases = [
         // First, since it waits for the minute.
         jobs::cases(),
+        dense::cases(),
         deployment::cases(),
         exec::cases(),
         failures::cases(),

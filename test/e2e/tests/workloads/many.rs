@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e_tests::{CLASS, Case, Space, cases, eventually, is_ready};
+use e2e_tests::{Case, Space, cases, class, eventually, is_ready};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
@@ -33,7 +33,7 @@ pub(crate) async fn a_hundred_pods_of_a_fresh_image_compile_once(space: Arc<Spac
         let pod: Pod = serde_json::from_value(json!({
             "metadata": { "name": format!("one-of-many-{number}") },
             "spec": {
-                "runtimeClassName": CLASS,
+                "runtimeClassName": class(),
                 "containers": [{
                     "name": "app", "image": image, "command": ["/"],
                     "readinessProbe": { "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 2 },
