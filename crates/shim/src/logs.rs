@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// A log that never waits: while containerd is away the pipe fills up, and then lines are lost
 /// rather than containers stopped.
@@ -42,6 +43,8 @@ pub(crate) fn start(bundle: &Path, debug: bool) {
     // A second start in one process cannot happen; if it did, the first log stays.
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
+        // Spans are of level debug alone: how long each step of a request took.
+        .with_span_events(FmtSpan::CLOSE)
         .with_ansi(false)
         .with_target(false)
         .with_writer(Mutex::new(Lossy(fifo)))

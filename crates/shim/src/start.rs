@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use containerd_shim::{Flags, StartOpts};
@@ -55,6 +56,7 @@ struct Grouping {
 }
 
 pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
+    let began = Instant::now();
     let bootstrap = Bootstrap::read(flags)?;
     // Read here, where containerd still shows the error.
     let configuration = node::configuration()?;
@@ -77,6 +79,7 @@ pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
         jail::Forked::Parent => info::print(&bootstrap.answer(&address)?),
         jail::Forked::Daemon => {
             logs::start(&bundle, bootstrap.debug);
+            tracing::debug!(id = bootstrap.id, took = ?began.elapsed(), "until the fork");
             // The bundle is removed while the supervisor lives.
             std::env::set_current_dir("/").context("leave the bundle")?;
             let config = configuration.config;
