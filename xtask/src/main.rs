@@ -125,8 +125,13 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Count the instructions of a warm start (as root) and the bytes of what ships; fail beyond test/bench/bounds.toml
+    Counts,
     /// Build every contestant and measure start-up, throughput and memory side by side (as root)
     Bench {
+        /// Measure the shim and the runner of this revision too
+        #[arg(long)]
+        base: Option<String>,
         /// For the bench itself: `-- --quick`, `-- --sides floor,sampan`; `-- --help` lists them
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -180,6 +185,7 @@ fn main() -> anyhow::Result<()> {
             arguments,
         } => kind::run(pull, kubernetes.as_deref(), &arguments),
         Command::Chart { check } => chart::run(check),
-        Command::Bench { arguments } => bench::run(&arguments),
+        Command::Bench { base, arguments } => bench::run(base.as_deref(), &arguments),
+        Command::Counts => bench::counts(&build::run(build::Processor::host()?, true)?),
     }
 }
