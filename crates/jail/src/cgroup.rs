@@ -16,7 +16,6 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 use plan::{CgroupDriver, CgroupPlan};
@@ -27,6 +26,7 @@ pub use oom::OomWatch;
 pub use statistics::{IoCount, Stats, StatsV1, StatsV2, UsageV1};
 
 use crate::error::JailError;
+use crate::patience::Patience;
 use hierarchy::Hierarchies;
 pub(crate) use hierarchy::expand;
 
@@ -63,9 +63,6 @@ pub(crate) enum Entrance {
     /// Nowhere: it stays where the supervisor is.
     None,
 }
-
-/// How long the processes of a cgroup may take to end after SIGKILL.
-const END: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     /// Makes the cgroup, with its limits, and whatever is missing above it.
@@ -257,12 +254,13 @@ impl Cgroup {
         }
     }
 
-    /// Stops its processes where they are, and waits until all of them stand.
+    /// Stops its processes where they are, and returns when all of them stand.
     ///
     /// # Errors
     /// [`JailError::Cgroup`] naming the file.
-    pub fn freeze(&self) -> Result<(), JailError> {
-        self.set_frozen(true)
+    #[cfg(feature = "native")]
+    pub async fn frozen(&self) -> Result<(), JailError> {
+        asked_later(|| self.set_frozen(true)).await
     }
 
     /// Lets them go on.
@@ -270,7 +268,7 @@ impl Cgroup {
     /// # Errors
     /// [`JailError::Cgroup`] naming the file.
     pub fn thaw(&self) -> Result<(), JailError> {
-        self.set_frozen(false)
+        asked_again(|| self.set_frozen(false))
     }
 
     fn set_frozen(&self, frozen: bool) -> Result<(), JailError> {
@@ -293,26 +291,20 @@ impl Cgroup {
                 )
             }
         };
-        let end = Instant::now() + END;
-        loop {
-            write(&file, word)?;
-            let text = fs::read_to_string(&answer).map_err(|source| JailError::Cgroup {
-                attempt: "read",
-                path: answer.clone(),
-                source,
-            })?;
-            if text.lines().any(|line| line.trim() == expected) {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                return Err(JailError::Cgroup {
-                    attempt: "wait for",
-                    path: answer,
-                    source: ErrorKind::TimedOut.into(),
-                });
-            }
-            pause(Duration::from_millis(1));
+        write(&file, word)?;
+        let text = fs::read_to_string(&answer).map_err(|source| JailError::Cgroup {
+            attempt: "read",
+            path: answer.clone(),
+            source,
+        })?;
+        if text.lines().any(|line| line.trim() == expected) {
+            return Ok(());
         }
+        Err(JailError::Cgroup {
+            attempt: "wait for",
+            path: answer,
+            source: ErrorKind::ResourceBusy.into(),
+        })
     }
 
     /// Takes it away, killing what is left in it. That it does not exist is fine.
@@ -322,33 +314,36 @@ impl Cgroup {
     /// # Errors
     /// [`JailError::Cgroup`] naming the directory that stays.
     pub fn remove(&self) -> Result<(), JailError> {
-        let end = Instant::now() + END;
+        asked_again(|| self.try_remove())
+    }
+
+    /// [`Cgroup::remove`] for a process that has others to serve meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "native")]
+    pub async fn removed(&self) -> Result<(), JailError> {
+        asked_later(|| self.try_remove()).await
+    }
+
+    /// Removes it if nothing is in it; else kills what is, which takes its time to end.
+    fn try_remove(&self) -> Result<(), JailError> {
         let others = match &self.directories {
             Directories::V1 { others, .. } => others.as_slice(),
             Directories::V2(_) => &[],
         };
         for directory in self.all().into_iter().chain(others) {
-            let mut wait = Duration::from_micros(200);
-            loop {
-                match remove_tree(directory) {
-                    Ok(()) => break,
-                    Err(error)
-                        if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end =>
-                    {
-                        // A frozen process cannot die.
-                        let _ = self.thaw();
-                        self.kill_all(libc::SIGKILL)?;
-                        pause(wait);
-                        wait = (wait * 2).min(Duration::from_millis(20));
-                    }
-                    Err(source) => {
-                        return Err(JailError::Cgroup {
-                            attempt: "remove",
-                            path: directory.clone(),
-                            source,
-                        });
-                    }
+            if let Err(source) = remove_tree(directory) {
+                if source.kind() == ErrorKind::ResourceBusy {
+                    // A frozen process cannot die.
+                    let _ = self.set_frozen(false);
+                    self.kill_all(libc::SIGKILL)?;
                 }
+                return Err(JailError::Cgroup {
+                    attempt: "remove",
+                    path: directory.clone(),
+                    source,
+                });
             }
         }
         Ok(())
@@ -390,13 +385,31 @@ impl Cgroup {
     }
 }
 
-/// Before asking the kernel again, with a deadline.
+/// [`asked_again`] for a process that has others to serve meanwhile.
+#[cfg(feature = "native")]
+async fn asked_later(mut ask: impl FnMut() -> Result<(), JailError>) -> Result<(), JailError> {
+    let mut patience = Patience::new();
+    loop {
+        match (ask(), patience.wait()) {
+            (Err(error), Some(wait)) if error.is_busy() => tokio::time::sleep(wait).await,
+            (done, _) => return done,
+        }
+    }
+}
+
+/// Until the answer is another than "busy", or has been that for long enough.
 #[allow(
     clippy::disallowed_methods,
     reason = "version 1 tells nobody when a cgroup is frozen or has become empty"
 )]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
+fn asked_again(mut ask: impl FnMut() -> Result<(), JailError>) -> Result<(), JailError> {
+    let mut patience = Patience::new();
+    loop {
+        match (ask(), patience.wait()) {
+            (Err(error), Some(wait)) if error.is_busy() => std::thread::sleep(wait),
+            (done, _) => return done,
+        }
+    }
 }
 
 /// Writes to a file of a cgroup.

@@ -169,6 +169,11 @@ impl JailError {
         }
     }
 
+    /// Whether the kernel has to be asked again later.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Cgroup { source, .. } if source.kind() == io::ErrorKind::ResourceBusy)
+    }
+
     /// The error and its sources in one line.
     #[must_use]
     pub fn one_line(&self) -> String {

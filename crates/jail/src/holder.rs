@@ -12,6 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::ballast::Ballast;
 use crate::cgroup::Cgroup;
 use crate::child::{Child, in_words};
+use crate::descriptors;
 use crate::error::JailError;
 use crate::seccomp;
 use crate::spawn::{
@@ -149,6 +150,7 @@ fn hold(prepared: &Prepared<'_>, holding: &Holding, control: RawFd) -> Result<Ne
     // Everything of the supervisor goes, its socket above all: only the wire stays, at 0.
     sys::place(control, 0)
         .and_then(|()| sys::close_from(1, false))
+        .and_then(|()| descriptors::former_limit())
         .map_err(failed(Step::PlaceDescriptors))?;
     if let Err(error) = sys::load_filter(&holding.filter, 0) {
         tell(0, failed(Step::Filter)(error));

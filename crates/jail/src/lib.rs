@@ -17,6 +17,7 @@ mod cgroup;
 mod child;
 mod compile;
 mod daemon;
+mod descriptors;
 mod door;
 mod enter;
 mod error;
@@ -26,6 +27,7 @@ mod leftovers;
 #[cfg(feature = "native")]
 pub mod native;
 mod owners;
+mod patience;
 mod privileges;
 mod rootfs;
 mod seccomp;
@@ -44,6 +46,7 @@ pub use cgroup::{Cgroup, Crowd, IoCount, OomWatch, Stats, StatsV1, StatsV2, Usag
 pub use child::Child;
 pub use compile::{CompileRequest, enter_compile_jail, spawn_compiler};
 pub use daemon::{Forked, become_subreaper, fork_daemon};
+pub use descriptors::{most_descriptors, raise_descriptor_limit, with_former_limit};
 pub use door::{Door, Inside, Orders};
 pub use error::JailError;
 pub use holder::hold_pod;

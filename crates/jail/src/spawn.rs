@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::cgroup::{Cgroup, Entrance};
 use crate::child::{Child, View, in_words, word};
+use crate::descriptors;
 use crate::error::JailError;
 use crate::owners::{self, Mappings};
 use crate::rootfs::Rootfs;
@@ -338,6 +339,9 @@ pub(crate) fn enter_and_execute(
         && let Err(error) = sys::take_terminal()
     {
         return failed(Step::Terminal)(error);
+    }
+    if let Err(error) = descriptors::former_limit() {
+        return failed(Step::Limits)(error);
     }
     sys::set_signal_mask(&sys::signal_set(&[]));
     let environment = [std::ptr::null()];

@@ -139,7 +139,7 @@ impl Compiler<'_> {
 const KILLED: i32 = 128 + nix::libc::SIGKILL;
 
 /// Work that waits for disk, processor or a lock, on a thread of its own.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Outcome<T> + Send + 'static,
 ) -> Outcome<T> {
     tokio::task::spawn_blocking(work)

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jail::{Cgroup, JailError, Rootfs};
 use plan::ContainerId;
-use tracing::debug_span;
+use tracing::{Instrument as _, debug_span};
 
 use crate::exec::Exec;
 use crate::failure::{Failure, Kind, Outcome};
@@ -125,7 +125,7 @@ impl Container {
         }
         if signal == nix::libc::SIGKILL && self.is_paused() {
             // On cgroup v1 what is frozen does not even die.
-            self.set_paused(false)?;
+            self.resume()?;
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Container {
     }
 
     /// Pause and Resume: valid in Running; asking for what is already so is an error, as with runc.
-    pub(crate) fn pause(&self, paused: bool) -> Outcome<()> {
+    pub(crate) async fn pause(&self, paused: bool) -> Outcome<()> {
         if self.main.phase() != Phase::Running {
             return Err(self.main.in_wrong_phase("is not running"));
         }
@@ -152,24 +152,28 @@ impl Container {
                 "is not paused"
             }));
         }
-        self.set_paused(paused)
+        if paused {
+            let frozen = self.cgroup.frozen().await;
+            frozen.map_err(|error| self.cannot("pause", &error))?;
+            self.paused.store(true, Ordering::Relaxed);
+            Ok(())
+        } else {
+            self.resume()
+        }
     }
 
-    fn set_paused(&self, paused: bool) -> Outcome<()> {
-        let set = if paused {
-            self.cgroup.freeze()
-        } else {
-            self.cgroup.thaw()
-        };
-        set.map_err(|error| {
-            let what = if paused { "pause" } else { "resume" };
-            Failure::new(
-                Kind::Internal,
-                format!("{what} container {}: {}", self.id, error.one_line()),
-            )
-        })?;
-        self.paused.store(paused, Ordering::Relaxed);
+    fn resume(&self) -> Outcome<()> {
+        let thawed = self.cgroup.thaw();
+        thawed.map_err(|error| self.cannot("resume", &error))?;
+        self.paused.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn cannot(&self, what: &str, error: &JailError) -> Failure {
+        Failure::new(
+            Kind::Internal,
+            format!("{what} container {}: {}", self.id, error.one_line()),
+        )
     }
 
     /// Whether there were kills for want of memory that nobody has heard of; they count as told then.
@@ -215,6 +219,10 @@ impl Container {
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Exec>>> {
         // The map is whole after every statement: a panic elsewhere does not spoil it.
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count_execs(&self) -> usize {
+        self.execs().len()
     }
 
     pub(crate) fn all_execs(&self) -> Vec<Arc<Exec>> {
@@ -319,8 +327,10 @@ impl Container {
                 format!("delete container {}: {what}: {error}", self.id),
             )
         };
-        debug_span!("cgroup")
-            .in_scope(|| self.cgroup.remove())
+        self.cgroup
+            .removed()
+            .instrument(debug_span!("cgroup"))
+            .await
             .map_err(|error| failed("remove its cgroup", &error.one_line()))?;
         if let Some(rootfs) = &self.rootfs {
             debug_span!("unmount")

@@ -1,24 +1,25 @@
 //! `delete`: cleans up after a supervisor that is no more, from disk alone, as often as it is
 //! asked.
 
-use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use containerd_shim::{Flags, StartOpts};
-use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use plan::{CgroupDriver, CgroupPlan, ContainerId};
 
 use crate::events::timestamp;
 use crate::native::Native;
-use crate::record::{Record, RunDir, start_time};
-use crate::{info, node};
+use crate::record::{Incarnation, Record, RunDir, start_time};
+use crate::{info, node, peer, socket};
 
 /// What a killed process is given as its status: 128 and SIGKILL, as runc's shim does.
 const KILLED: u32 = 137;
+/// How long a supervisor may take to give a container up; containerd gives this command five seconds.
+const ANSWER: Duration = Duration::from_secs(2);
 
 pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     let bundle = if flags.bundle.is_empty() {
@@ -32,23 +33,20 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     let config = node::configuration()?.config;
     let dir = RunDir::new(&config.run, &flags.namespace, id.as_str());
     let record = dir.read();
+    let socket = socket(&bundle, &flags.address, &flags.namespace, id.as_str());
+    if record.as_ref().is_some_and(|record| !record.is_orphaned()) {
+        abandon(&socket, id.as_str());
+    }
     // All of it is tried; the first failure is told, for then something was left.
     let mut results = Vec::new();
-    let socket = socket(&bundle, &flags.address, &flags.namespace, id.as_str());
-    if UnixStream::connect(&socket).is_err() {
-        // containerd calls this for the pod's own container alone when the supervisor of a whole pod dies (2.x).
-        for (id, dir, record) in dir.members(id.as_str()) {
-            remove(
-                &id,
-                &dir,
-                Some(&record),
-                &bundle.with_file_name(&id),
-                &mut results,
-            );
-        }
+    if let Some(orphan) = record.as_ref().filter(|record| record.is_orphaned()) {
+        results.push(remove_all_of(orphan.supervisor, &dir, &bundle));
     }
-    remove(id.as_str(), &dir, record.as_ref(), &bundle, &mut results);
-    results.push(remove_dead_socket(&socket));
+    let own = dir.read();
+    remove(id.as_str(), &dir, own.as_ref(), &bundle, &mut results);
+    // Other containers may still have their supervisor there.
+    let removed = socket::remove_dead(&socket);
+    results.push(removed.with_context(|| format!("remove {}", socket.display())));
     results.into_iter().collect::<anyhow::Result<()>>()?;
     let answer = DeleteResponse {
         pid: record
@@ -59,6 +57,39 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
         ..Default::default()
     };
     info::print(&answer.write_to_bytes()?)
+}
+
+/// containerd has turned away from a supervisor that lives, as when it did not answer in time after containerd's restart:
+/// it gives the container up too, or would have it for ever. One that does not answer now either changes nothing.
+fn abandon(socket: &Path, id: &str) {
+    let request = DeleteRequest {
+        id: id.to_owned(),
+        ..Default::default()
+    };
+    if let Ok(supervisor) = UnixStream::connect(socket) {
+        let _ = peer::ask(
+            supervisor,
+            peer::ABANDONED,
+            ANSWER,
+            async |client, context| client.delete(context, &request).await,
+        );
+    }
+}
+
+/// Removes all other containers of a supervisor that is dead. containerd calls `delete` for the pods' own containers alone
+/// (2.x), and gives it five seconds, which is little where a thousand are called at once: so the first does the work, one
+/// that is stopped in the middle of it leaves the rest to the next, and the others find that it is done.
+fn remove_all_of(supervisor: Incarnation, dir: &RunDir, bundle: &Path) -> anyhow::Result<()> {
+    let _locked = dir.lock().context("lock the namespace's directory")?;
+    if dir.read().is_none() {
+        return Ok(());
+    }
+    let mut results = Vec::new();
+    for (id, dir, record) in dir.others_of(supervisor) {
+        let bundle = bundle.with_file_name(&id);
+        remove(&id, &dir, Some(&record), &bundle, &mut results);
+    }
+    results.into_iter().collect()
 }
 
 /// Removes one container; what fails is added to the results.
@@ -113,15 +144,4 @@ fn socket(bundle: &Path, containerd: &str, namespace: &str, id: &str) -> PathBuf
         .socket_address(id)
     });
     PathBuf::from(address.trim().trim_start_matches("unix://"))
-}
-
-/// The supervisor's socket, when nobody listens any more: other containers of the pod may still
-/// have their supervisor.
-fn remove_dead_socket(socket: &Path) -> anyhow::Result<()> {
-    match UnixStream::connect(socket) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(socket).with_context(|| format!("remove {}", socket.display()))
-        }
-        _ => Ok(()),
-    }
 }

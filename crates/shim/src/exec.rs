@@ -91,7 +91,7 @@ impl Exec {
             guest.limits.memory = Some(bytes);
         }
         let other;
-        let (compiled, name) = match program::choose(&mut guest, container, beside)? {
+        let (compiled, name) = match program::choose(&mut guest, container, beside).await? {
             Chosen::Own => (&beside.compiled, beside.name.clone()),
             Chosen::Other(bytes) => {
                 let name = bytes.name.clone();

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Exhausted,
     /// This shim has no such call.
     Unimplemented,
+    /// This supervisor ends; another one has to be asked.
+    Unavailable,
     /// A fault of ours or of the node.
     Internal,
 }
@@ -94,6 +96,7 @@ impl From<Failure> for ttrpc::Error {
             Kind::Precondition => Code::FAILED_PRECONDITION,
             Kind::Exhausted => Code::RESOURCE_EXHAUSTED,
             Kind::Unimplemented => Code::UNIMPLEMENTED,
+            Kind::Unavailable => Code::UNAVAILABLE,
             Kind::Internal => Code::INTERNAL,
         };
         Self::RpcStatus(ttrpc::get_status(code, failure.message))

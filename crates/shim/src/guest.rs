@@ -10,6 +10,7 @@ use image::{
 };
 use plan::{Digest, GuestPlan, IMAGE_NAME, MountPlan, MountSource, Plan};
 
+use crate::compile::blocking;
 use crate::containerd::{Containerd, NamedImage};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::reference;
@@ -125,7 +126,7 @@ pub(crate) async fn from_image(containerd: &Containerd, plan: &Plan) -> Outcome<
 }
 
 /// The program that the entry point names in the rootfs, or in a volume over it.
-pub(crate) fn in_rootfs(
+pub(crate) async fn in_rootfs(
     root: BorrowedFd<'_>,
     guest: &GuestPlan,
     mounts: &[MountPlan],
@@ -161,17 +162,21 @@ pub(crate) fn in_rootfs(
         }
         Guest::CoreModule | Guest::Component | Guest::Text => {}
     }
-    let digest = image::digest_of(&mut file, image::GUEST_LIMIT).map_err(|error| {
-        Failure::new(
-            Kind::Internal,
-            format!("{path}: {:#}", anyhow::Error::new(error)),
-        )
-    })?;
-    Ok(Program::Wasm(Bytes {
-        digest,
-        source: Source::File(file),
-        name: path,
-    }))
+    // A large one takes its time, and may lie on a disk that does.
+    blocking(move || {
+        let digest = image::digest_of(&mut file, image::GUEST_LIMIT).map_err(|error| {
+            Failure::new(
+                Kind::Internal,
+                format!("{path}: {:#}", anyhow::Error::new(error)),
+            )
+        })?;
+        Ok(Program::Wasm(Bytes {
+            digest,
+            source: Source::File(file),
+            name: path,
+        }))
+    })
+    .await
 }
 
 /// A file that a volume has at this absolute path: what a ConfigMap with a script is mounted for. Links are followed

@@ -123,7 +123,7 @@ impl Made {
             cgroup: plan.cgroup.path.clone(),
             systemd: plan.cgroup.driver == CgroupDriver::Systemd,
             native: false,
-            pod: plan.pod.as_ref().map(ToString::to_string),
+            supervisor: supervisor.incarnation,
         };
         let failed = |error| {
             Failure::internal(anyhow::Error::new(error).context("keep the container's record"))
@@ -163,7 +163,7 @@ impl Made {
         {
             tracing::warn!(%failure, "a native container that was not created is not removed either");
         }
-        let mut results = vec![self.cgroup.remove().map_err(anyhow::Error::from)];
+        let mut results = vec![self.cgroup.removed().await.map_err(anyhow::Error::from)];
         if let Some(rootfs) = &self.rootfs {
             results.push(rootfs.unmount().map_err(Into::into));
         }
@@ -206,8 +206,11 @@ async fn prepare(
     let rootfs = made.rootfs.insert(rootfs);
     let program = match from_image {
         FromImage::Layer(bytes) => Program::Wasm(bytes),
-        FromImage::Rootfs => debug_span!("find")
-            .in_scope(|| guest::in_rootfs(rootfs.dir(), guest_plan, &plan.jail.mounts))?,
+        FromImage::Rootfs => {
+            guest::in_rootfs(rootfs.dir(), guest_plan, &plan.jail.mounts)
+                .instrument(debug_span!("find"))
+                .await?
+        }
     };
     let bytes = match program {
         Program::Native => return native(order, plan, bundle, opened, made).await,
@@ -319,6 +322,7 @@ pub(crate) async fn compiled(
                 limits: &config.compile,
                 fingerprint: &fingerprint,
             };
+            let _turn = supervisor.flights.turn(&digest).await;
             compiler.compile(&store, bytes).await?
         }
     };
@@ -462,8 +466,17 @@ pub(crate) fn of_jail(error: &JailError) -> Failure {
         | JailError::Silent { .. }
         | JailError::Threads { .. } => Kind::Internal,
     };
-    Failure::new(kind, error.one_line())
+    let message = error.one_line();
+    match error {
+        JailError::System { source, .. } if source.raw_os_error() == Some(nix::libc::EAGAIN) => {
+            Failure::new(kind, format!("{message}: {NO_PROCESS}"))
+        }
+        _ => Failure::new(kind, message),
+    }
 }
+
+/// What the kernel means by "try again" where a process is made.
+const NO_PROCESS: &str = "there are as many processes as there may be, in containerd's cgroup (pids.max; TasksMax= of its systemd service) or on the node (kernel.pid_max, kernel.threads-max)";
 
 /// Whether the system has no more of something: processes, descriptors, memory.
 fn is_want(error: &std::io::Error) -> bool {

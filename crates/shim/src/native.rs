@@ -152,6 +152,7 @@ impl Native {
                 child_fd: 3,
             }])
             .map_err(|error| Failure::internal(anyhow::anyhow!("{error}")))?;
+        jail::with_former_limit(&mut command);
         let mut child = tokio::process::Command::from(command)
             .spawn()
             .map_err(|error| {

@@ -25,9 +25,34 @@ pub(crate) struct Record {
     pub(crate) systemd: bool,
     /// Whether libcontainer made the container.
     pub(crate) native: bool,
-    /// The pod that it is in, by the id of the pod's own container.
+    /// Its supervisor.
     #[serde(default)]
-    pub(crate) pod: Option<String>,
+    pub(crate) supervisor: Incarnation,
+}
+
+impl Record {
+    /// Whether the supervisor that made the container is no more; another may listen where it did.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        start_time(self.supervisor.pid) != Some(self.supervisor.start_time)
+    }
+}
+
+/// A supervisor's process, which no other is after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Incarnation {
+    pid: i32,
+    start_time: u64,
+}
+
+impl Incarnation {
+    /// This process.
+    pub(crate) fn this() -> Self {
+        let pid = nix::unistd::getpid().as_raw();
+        Self {
+            pid,
+            start_time: start_time(pid).unwrap_or(0),
+        }
+    }
 }
 
 const RECORD: &str = "record.json";
@@ -77,8 +102,15 @@ impl RunDir {
         serde_json::from_slice(&fs::read(self.0.join(RECORD)).ok()?).ok()
     }
 
-    /// The other containers of the same namespace that are in the pod of this container.
-    pub(crate) fn members(&self, pod: &str) -> Vec<(String, Self, Record)> {
+    /// Locks the namespace's directory, until the file is dropped.
+    pub(crate) fn lock(&self) -> io::Result<fs::File> {
+        let namespace = fs::File::open(self.0.parent().unwrap_or(&self.0))?;
+        namespace.lock()?;
+        Ok(namespace)
+    }
+
+    /// The other containers of the same namespace that had this supervisor.
+    pub(crate) fn others_of(&self, supervisor: Incarnation) -> Vec<(String, Self, Record)> {
         let beside = self
             .0
             .parent()
@@ -87,17 +119,12 @@ impl RunDir {
             .into_iter()
             .flatten()
             .flatten()
+            .filter(|entry| entry.path() != self.0)
             .filter_map(|entry| {
-                let id = entry
-                    .file_name()
-                    .into_string()
-                    .ok()
-                    .filter(|id| id != pod)?;
                 let dir = Self(entry.path());
-                let record = dir
-                    .read()
-                    .filter(|record| record.pod.as_deref() == Some(pod))?;
-                Some((id, dir, record))
+                let record = dir.read()?;
+                let id = entry.file_name().into_string().ok()?;
+                (record.supervisor == supervisor).then_some((id, dir, record))
             })
             .collect()
     }
@@ -144,9 +171,10 @@ mod tests {
             cgroup: "/x".into(),
             systemd: false,
             native: false,
-            pod: None,
+            supervisor: Incarnation::this(),
         };
         dir.write(&record).expect("written");
+        assert!(!record.is_orphaned());
         assert_eq!(dir.read(), Some(record));
         dir.remove().expect("removed");
         dir.remove().expect("again");

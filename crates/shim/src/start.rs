@@ -1,24 +1,31 @@
 //! `start`: hands containerd the address of the supervisor that is to serve the container.
 //!
-//! The containers of a pod share one, or those of the whole node ([`Scope`]). It is forked from this process before any thread exists
-//! instead of executed again, and its socket listens before containerd hears of it, so nothing
-//! waits for it to come up.
+//! The containers of a pod share one, or those of the whole node ([`Scope`]). It is forked from
+//! this process before any thread exists instead of executed again, and its socket listens before
+//! containerd hears of it, so nothing waits for it to come up.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use containerd_shim::{Flags, StartOpts};
+use containerd_shim_protos::api::ConnectRequest;
+use containerd_shim_protos::ttrpc;
 use serde::Deserialize;
 
 use crate::bootstrap::Bootstrap;
 use crate::node::Configuration;
 use crate::scope::Scope;
-use crate::{info, logs, node, supervisor};
+use crate::socket::Claim;
+use crate::{info, logs, node, peer, socket, supervisor};
+
+/// How long a supervisor may take to answer; it may have fifty containers to make at the moment.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How many supervisors in a row may end while they are asked.
+const ATTEMPTS: u32 = 16;
 
 /// Whom one supervisor serves.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,25 +73,75 @@ pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
         Scope::Node => everybody(&bootstrap, &configuration)?,
     };
     let address = address(&bootstrap, group.name());
-    let path = address.trim_start_matches("unix://");
-    let listener = listen(Path::new(path)).with_context(|| format!("listen on {path}"))?;
+    let path = Path::new(address.trim_start_matches("unix://"));
     // containerd reads this file when it finds the bundle again after its own restart, and
     // `delete` finds the socket by it.
     fs::write(bundle.join("address"), &address)
         .context("write the file `address` of the bundle")?;
-    let Some(listener) = listener else {
+    let Some(listener) = listener(path, &bootstrap.id)? else {
         return info::print(&bootstrap.answer(&address)?);
     };
     match jail::fork_daemon(&listener)? {
         jail::Forked::Parent => info::print(&bootstrap.answer(&address)?),
         jail::Forked::Daemon => {
-            logs::start(&bundle, bootstrap.debug);
+            let logs = logs::start(&bundle, bootstrap.debug);
             tracing::debug!(id = bootstrap.id, took = ?began.elapsed(), "until the fork");
             // The bundle is removed while the supervisor lives.
             std::env::set_current_dir("/").context("leave the bundle")?;
             let config = configuration.config;
-            supervisor::serve(listener, Path::new(path), &bootstrap, &group, config)
+            supervisor::serve(listener, path, &bootstrap, &group, config, logs)
         }
+    }
+}
+
+/// The socket to serve, or none where a supervisor serves it that now waits for this container.
+fn listener(path: &Path, id: &str) -> anyhow::Result<Option<UnixListener>> {
+    let at = |what: &str| format!("{what} the supervisor at {}", path.display());
+    let mut why = String::new();
+    for _ in 0..ATTEMPTS {
+        match socket::claim(path).with_context(|| format!("listen on {}", path.display()))? {
+            Claim::Ours(listener) => return Ok(Some(listener)),
+            Claim::Theirs(supervisor) => {
+                match announce(supervisor, id).with_context(|| at("announce the container to"))? {
+                    Announced::Expected => return Ok(None),
+                    Announced::TooLate(reason) => why = reason,
+                }
+            }
+        }
+    }
+    anyhow::bail!(
+        "{}: {ATTEMPTS} in a row have ended: {why}",
+        at("announce the container to")
+    )
+}
+
+/// What became of an announcement.
+enum Announced {
+    /// The supervisor stays until Create comes.
+    Expected,
+    /// It ends, and has taken its socket away, or was killed; the reason.
+    TooLate(String),
+}
+
+/// Tells a supervisor to wait for this container: it would end with its last one.
+fn announce(supervisor: UnixStream, id: &str) -> anyhow::Result<Announced> {
+    let request = ConnectRequest {
+        id: id.to_owned(),
+        ..Default::default()
+    };
+    let answer = peer::ask(
+        supervisor,
+        peer::ANNOUNCED,
+        ANSWER,
+        async |client, context| client.connect(context, &request).await,
+    )?;
+    match answer {
+        Ok(_) => Ok(Announced::Expected),
+        Err(ttrpc::Error::RpcStatus(status)) if status.code() != ttrpc::Code::UNAVAILABLE => {
+            anyhow::bail!("{}", status.message())
+        }
+        // It did not live long enough to answer.
+        Err(error) => Ok(Announced::TooLate(error.to_string())),
     }
 }
 
@@ -102,9 +159,11 @@ fn pod(bundle: &Path, id: &str) -> anyhow::Result<Group> {
 fn everybody(bootstrap: &Bootstrap, configuration: &Configuration) -> anyhow::Result<Group> {
     let generation = configuration.generation()?;
     // Where events go is not in containerd's address, from which the socket has its name too.
+    let events = &bootstrap.ttrpc_address;
+    // With more of them another one can have more containers.
+    let descriptors = jail::most_descriptors();
     Ok(Group::Node(format!(
-        "node {generation}\n{}",
-        bootstrap.ttrpc_address
+        "node {generation}\n{descriptors} {events}"
     )))
 }
 
@@ -118,38 +177,9 @@ fn address(bootstrap: &Bootstrap, group: &str) -> String {
     .socket_address(group)
 }
 
-/// The socket to serve, or none where a supervisor already serves it. A socket whose supervisor
-/// was killed is replaced.
-fn listen(path: &Path) -> io::Result<Option<UnixListener>> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-        bound => return bound.map(Some),
-    }
-    if UnixStream::connect(path).is_ok() {
-        return Ok(None);
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => UnixListener::bind(path).map(Some),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_supervisor_serves_a_socket_and_a_dead_ones_is_replaced() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("s/socket");
-        let first = listen(&path).expect("binds").expect("nobody serves it");
-        assert!(listen(&path).expect("connects").is_none());
-        drop(first);
-        assert!(listen(&path).expect("binds again").is_some());
-    }
 
     #[test]
     fn the_pod_decides_who_is_together() {

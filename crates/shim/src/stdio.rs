@@ -395,6 +395,7 @@ async fn logger(
             },
         ])
         .map_err(|error| Failure::internal(anyhow::anyhow!("{error}")))?;
+    jail::with_former_limit(&mut command);
     let spawned = command
         .spawn()
         .map_err(|error| failed("cannot be started", error))?;

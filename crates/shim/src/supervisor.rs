@@ -1,8 +1,12 @@
-//! The long-lived process: serves containerd's Task service for the containers of one pod, and
+//! The long-lived process: serves containerd's Task service for the containers of its group, and
 //! ends when the last of them is deleted.
+//!
+//! Who comes while it ends must not be lost. `start` finds it by its socket and announces the container, from which moment
+//! it is expected ([`Supervisor::expect`]). A supervisor that nobody is in or expected takes its socket away and refuses
+//! further announcements, both at once, so that `start` makes another one.
 
 use std::collections::HashMap;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixListener as BoundListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,20 +14,27 @@ use std::time::Duration;
 use anyhow::Context;
 use containerd_shim_protos::shim_async::create_task;
 use containerd_shim_protos::ttrpc::r#async::Server;
-use containerd_shim_protos::ttrpc::r#async::transport::Listener;
 use plan::NodeConfig;
+use tokio::net::UnixListener;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::bootstrap::Bootstrap;
+use crate::connection::Connections;
 use crate::container::Container;
 use crate::containerd::Containerd;
 use crate::events::Events;
 use crate::failure::{Failure, Kind, Outcome};
+use crate::flights::Flights;
+use crate::logs::Logs;
+use crate::record::Incarnation;
+use crate::room::Room;
 use crate::start::Group;
 use crate::task::TaskService;
 
-/// How long a supervisor without a container waits for one: containerd that died between
-/// `start` and Create, or between Delete and Shutdown, never comes back to it.
+/// How long a supervisor waits for a container that was announced, and without a container for
+/// one: containerd that died between `start` and Create, or between Delete and Shutdown, never
+/// comes back to it.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long events may still wait for containerd when everything else is over.
 const LAST_EVENTS: Duration = Duration::from_secs(30);
@@ -34,24 +45,36 @@ pub(crate) struct Supervisor {
     pub(crate) config: NodeConfig,
     pub(crate) containerd: Containerd,
     pub(crate) events: Events,
-    containers: Mutex<HashMap<String, Slot>>,
-    /// Where it listens; none once nobody is to find it any more.
-    socket: Mutex<Option<PathBuf>>,
+    pub(crate) flights: Flights,
+    /// Its own process, for the records of its containers.
+    pub(crate) incarnation: Incarnation,
+    logs: Logs,
+    room: Room,
+    containers: Mutex<Containers>,
     /// Told whenever the last container may be gone.
     changed: Notify,
     over: Notify,
 }
 
+/// Who is in.
+struct Containers {
+    slots: HashMap<String, Slot>,
+    /// Where the supervisor listens; none once nobody is to find it any more.
+    socket: Option<PathBuf>,
+}
+
 /// A container, or the promise of one, by which a second Create is refused.
 enum Slot {
+    /// `start` has announced it, at that moment.
+    Expected(Instant),
     /// The sender is gone once containerd has given it up.
     Creating(Option<oneshot::Sender<()>>),
     There(Arc<Container>),
 }
 
 impl Supervisor {
-    fn containers(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
-        // The map is whole after every statement: a panic elsewhere does not spoil it.
+    fn containers(&self) -> MutexGuard<'_, Containers> {
+        // It is whole after every statement: a panic elsewhere does not spoil it.
         self.containers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -59,43 +82,90 @@ impl Supervisor {
 
     /// The container of that id.
     pub(crate) fn container(&self, id: &str) -> Outcome<Arc<Container>> {
-        match self.containers().get(id) {
+        match self.containers().slots.get(id) {
             Some(Slot::There(container)) => Ok(container.clone()),
             _ => Err(Failure::no_container(id)),
         }
     }
 
+    /// Waits for a container that `start` announces, for a while.
+    pub(crate) fn expect(self: &Arc<Self>, id: &str) -> Outcome<()> {
+        let mut containers = self.containers();
+        if containers.socket.is_none() {
+            return Err(Failure::new(Kind::Unavailable, "the supervisor ends"));
+        }
+        if containers.slots.contains_key(id) {
+            return Ok(());
+        }
+        containers.one_more(self.room)?;
+        let now = Instant::now();
+        containers.slots.insert(id.to_owned(), Slot::Expected(now));
+        // The supervisor does not wait for it to end.
+        let (this, id) = (Arc::downgrade(self), id.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(IDLE).await;
+            if let Some(this) = this.upgrade()
+                && this.expect_no_more(&id, |announced| announced == now)
+            {
+                this.end_if_empty();
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether it was expected, by the announcement that is meant.
+    fn expect_no_more(&self, id: &str, is_meant: impl FnOnce(Instant) -> bool) -> bool {
+        let mut containers = self.containers();
+        let expected = match containers.slots.get(id) {
+            Some(Slot::Expected(announced)) => is_meant(*announced),
+            _ => false,
+        };
+        if expected {
+            containers.slots.remove(id);
+        }
+        expected
+    }
+
     /// Takes an id for a container that is about to be made. The receiver hears when containerd gives it up
     /// meanwhile.
-    pub(crate) fn reserve(&self, id: &str) -> Outcome<oneshot::Receiver<()>> {
+    pub(crate) fn reserve(&self, id: &str, bundle: &str) -> Outcome<oneshot::Receiver<()>> {
         let mut containers = self.containers();
-        if containers.contains_key(id) {
-            return Err(Failure::new(
-                Kind::Exists,
-                format!("container {id} exists already"),
-            ));
+        match containers.slots.get(id) {
+            None => containers.one_more(self.room)?,
+            Some(Slot::Expected(_)) => {}
+            Some(Slot::Creating(_) | Slot::There(_)) => {
+                return Err(Failure::new(
+                    Kind::Exists,
+                    format!("container {id} exists already"),
+                ));
+            }
         }
         let (sender, given_up) = oneshot::channel();
-        containers.insert(id.to_owned(), Slot::Creating(Some(sender)));
+        let slot = Slot::Creating(Some(sender));
+        containers.slots.insert(id.to_owned(), slot);
+        self.logs.there(id, bundle);
         Ok(given_up)
     }
 
     /// Fills the reserved place.
     pub(crate) fn insert(&self, container: Arc<Container>) {
         self.containers()
+            .slots
             .insert(container.id.to_string(), Slot::There(container));
     }
 
     /// Empties a place.
     pub(crate) fn forget(&self, id: &str) {
-        self.containers().remove(id);
+        self.containers().slots.remove(id);
+        self.logs.gone(id);
         self.changed.notify_one();
     }
 
     /// Stops a creation that is still under way. containerd that was killed during it does not know of the container when
     /// it comes back, sends Shutdown for it, and nobody would ever delete it.
     pub(crate) fn give_up(&self, id: &str) {
-        if let Some(Slot::Creating(sender)) = self.containers().get_mut(id)
+        self.expect_no_more(id, |_| true);
+        if let Some(Slot::Creating(sender)) = self.containers().slots.get_mut(id)
             && let Some(sender) = sender.take()
         {
             // Who has just finished does not listen any more; then it is there and can be deleted.
@@ -107,41 +177,36 @@ impl Supervisor {
     /// as soon as it has heard of the deletion, and without a bundle it runs no `delete` for a supervisor that is killed
     /// then. Whoever is connected goes on, and what is at this path later is another supervisor's.
     pub(crate) fn goes(&self, id: &str) {
-        let last = self.containers().keys().all(|other| other == id);
-        if last {
-            self.leave_socket();
-        }
-    }
-
-    fn leave_socket(&self) {
-        let socket = self
-            .socket
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(socket) = socket
-            && let Err(error) = std::fs::remove_file(&socket)
-        {
-            tracing::warn!(%error, socket = %socket.display(), "the socket stays behind");
+        let mut containers = self.containers();
+        if containers.slots.keys().all(|other| other == id) {
+            containers.leave_socket();
         }
     }
 
     /// Ends the supervisor if it serves nobody (Shutdown).
     pub(crate) fn end_if_empty(&self) {
-        if self.containers().is_empty() {
+        if self.leave_if_empty() {
             self.over.notify_one();
         }
     }
 
-    /// Returns when there has been no container for a while.
+    /// Takes the socket away if nobody is in or expected; nobody comes then.
+    fn leave_if_empty(&self) -> bool {
+        let mut containers = self.containers();
+        let empty = containers.slots.is_empty();
+        if empty {
+            containers.leave_socket();
+        }
+        empty
+    }
+
+    /// Returns when there has been no container for a while, and there will be none.
     async fn idle(&self) {
         loop {
-            let nobody = self.containers().is_empty();
+            let nobody = self.containers().slots.is_empty();
             let changed = self.changed.notified();
             if nobody {
-                if tokio::time::timeout(IDLE, changed).await.is_err()
-                    && self.containers().is_empty()
-                {
+                if tokio::time::timeout(IDLE, changed).await.is_err() && self.leave_if_empty() {
                     return;
                 }
             } else {
@@ -151,61 +216,91 @@ impl Supervisor {
     }
 }
 
+impl Containers {
+    fn one_more(&self, room: Room) -> Outcome<()> {
+        let execs = self.slots.values().map(|slot| match slot {
+            Slot::There(container) => container.count_execs(),
+            Slot::Expected(_) | Slot::Creating(_) => 0,
+        });
+        room.for_one_more(self.slots.len(), execs.sum())
+    }
+
+    fn leave_socket(&mut self) {
+        if let Some(socket) = self.socket.take()
+            && let Err(error) = std::fs::remove_file(&socket)
+        {
+            tracing::warn!(%error, socket = %socket.display(), "the socket stays behind");
+        }
+    }
+}
+
 /// Runs the supervisor until its end. The process has one thread.
 pub(crate) fn serve(
-    listener: UnixListener,
+    listener: BoundListener,
     socket: &Path,
     bootstrap: &Bootstrap,
     group: &Group,
     config: NodeConfig,
+    logs: Logs,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let served = runtime.block_on(run(listener, socket, bootstrap, group, config));
+    let served = runtime.block_on(run(listener, socket, bootstrap, group, config, logs));
     // A thread may still wait for somebody else's compilation, which nobody wants any more.
     runtime.shutdown_background();
     served
 }
 
 async fn run(
-    listener: UnixListener,
+    listener: BoundListener,
     socket: &Path,
     bootstrap: &Bootstrap,
     group: &Group,
     config: NodeConfig,
+    logs: Logs,
 ) -> anyhow::Result<()> {
     ignore_signals()?;
     jail::become_subreaper()?;
+    let limit = jail::raise_descriptor_limit()?;
     let (events, delivery) = Events::start(&bootstrap.namespace, &bootstrap.ttrpc_address);
     let supervisor = Arc::new(Supervisor {
         namespace: bootstrap.namespace.clone(),
         config,
         containerd: Containerd::new(&bootstrap.grpc_address, &bootstrap.namespace, group.only()),
         events,
-        containers: Mutex::default(),
-        socket: Mutex::new(Some(socket.to_owned())),
+        flights: Flights::default(),
+        incarnation: Incarnation::this(),
+        logs,
+        room: Room { limit },
+        containers: Mutex::new(Containers {
+            slots: HashMap::new(),
+            socket: Some(socket.to_owned()),
+        }),
         changed: Notify::new(),
         over: Notify::new(),
     });
-    let mut server = serve_tasks(listener, &supervisor)?;
+    // Others may come and go before the one for which it was started.
+    let _ = supervisor.expect(&bootstrap.id);
+    let connections = Connections::new();
+    let mut server = serve_tasks(listener, &connections, &supervisor)?;
     server.start().await.context("serve the Task service")?;
     let early = supervisor.clone();
     tokio::spawn(async move { early.containerd.ask_early().await });
     tracing::info!(
         namespace = bootstrap.namespace,
         id = bootstrap.id,
+        descriptors = limit,
+        socket = %socket.display(),
         "supervisor serves"
     );
     tokio::select! {
         () = supervisor.over.notified() => {}
         () = supervisor.idle() => {}
     }
-    // Nobody else removes it. Now, while it still listens: containerd may start a container of the same id as soon as it
-    // has the answer to Shutdown.
-    supervisor.leave_socket();
     tracing::info!("supervisor ends");
+    connections.closed().await;
     // Answers that are under way are finished; then the queue of events ends with its senders.
     server.shutdown().await.context("end the Task service")?;
     drop(server);
@@ -215,16 +310,20 @@ async fn run(
 }
 
 /// The service under both names: containerd 1.7 asks for version 2, which has the same messages.
-fn serve_tasks(listener: UnixListener, supervisor: &Arc<Supervisor>) -> anyhow::Result<Server> {
+fn serve_tasks(
+    listener: BoundListener,
+    connections: &Connections,
+    supervisor: &Arc<Supervisor>,
+) -> anyhow::Result<Server> {
     listener.set_nonblocking(true)?;
-    let listener = Listener::try_from(listener).context("take the socket over")?;
+    let listener = UnixListener::from_std(listener).context("take the socket over")?;
     let service = || create_task(Arc::new(TaskService::new(supervisor.clone())));
     let older = service()
         .into_iter()
         .map(|(name, service)| (name.replace(".v3.", ".v2."), service))
         .collect();
     Ok(Server::new()
-        .add_listener(listener)
+        .add_listener(connections.of(listener))
         .register_service(service())
         .register_service(older))
 }

@@ -30,7 +30,7 @@ use crate::launch::{self, Order};
 use crate::process::{Exit, Phase, Process};
 use crate::stdio::Streams;
 use crate::supervisor::Supervisor;
-use crate::{on_term, oom, options, stats, update};
+use crate::{on_term, oom, options, peer, stats, update};
 
 pub(crate) struct TaskService {
     supervisor: Arc<Supervisor>,
@@ -67,7 +67,7 @@ impl TaskService {
             bundle: request.bundle.clone(),
             id: request.id.clone(),
         };
-        let given_up = self.supervisor.reserve(&order.id)?;
+        let given_up = self.supervisor.reserve(&order.id, &order.bundle)?;
         let container = match launch::create(&self.supervisor, order, given_up).await {
             Ok(container) => Arc::new(container),
             Err(launch::Stopped::Failed(failure)) => {
@@ -398,10 +398,15 @@ impl Task for TaskService {
 
     async fn delete(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: DeleteRequest,
     ) -> ttrpc::Result<DeleteResponse> {
         let named = answer(self.process(&request.id, &request.exec_id))?;
+        if context.metadata.contains_key(peer::ABANDONED) {
+            // That it has ended is what is wanted.
+            let _ = named.container.kill(nix::libc::SIGKILL, true);
+            named.container.main.wait().await;
+        }
         let pid = named.process().pid();
         let exit = match &named.exec {
             Some(exec) => answer(delete_exec(&named.container, exec))?,
@@ -457,9 +462,12 @@ impl Task for TaskService {
 
     async fn connect(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: ConnectRequest,
     ) -> ttrpc::Result<ConnectResponse> {
+        if context.metadata.contains_key(peer::ANNOUNCED) {
+            answer(self.supervisor.expect(&request.id))?;
+        }
         // containerd asks an empty supervisor too, when it finds it again.
         let task_pid = self
             .supervisor
@@ -481,7 +489,7 @@ impl Task for TaskService {
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
         let container = answer(self.supervisor.container(&request.id))?;
-        answer(container.pause(true))?;
+        answer(container.pause(true).await)?;
         self.supervisor.events.publish(&TaskPaused {
             container_id: request.id,
             ..Default::default()
@@ -491,7 +499,7 @@ impl Task for TaskService {
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
         let container = answer(self.supervisor.container(&request.id))?;
-        answer(container.pause(false))?;
+        answer(container.pause(false).await)?;
         self.supervisor.events.publish(&TaskResumed {
             container_id: request.id,
             ..Default::default()

@@ -24,7 +24,7 @@ const NAMED: usize = 5;
 
 /// Finds what `guest.entry` names: `#export` and the name of the container's own program mean that program, `sampan` the
 /// debug guest, everything else a wasm file in the container's own view, volumes included.
-pub(crate) fn choose(
+pub(crate) async fn choose(
     guest: &mut GuestPlan,
     container: &Container,
     beside: &Beside,
@@ -45,7 +45,7 @@ pub(crate) fn choose(
         container.main.in_wrong_phase(&why)
     })?;
     // Through the first process's own view: its volumes are mounted there.
-    match guest::in_rootfs(open.as_fd(), guest, &[]) {
+    match guest::in_rootfs(open.as_fd(), guest, &[]).await {
         Ok(Program::Wasm(bytes)) => Ok(Chosen::Other(bytes)),
         Ok(Program::Native) => Err(Failure::new(
             Kind::Invalid,
