@@ -29,8 +29,8 @@ e2e: prerequisites ## A real Kubernetes node with Sampan on it, and what people 
 kind: prerequisites ## A cluster in Docker, the chart of this tree on it, and the end-to-end suite
 	$(XTASK) kind
 
-bench: prerequisites ## Numbers beside those of other shims, in one run
-	$(XTASK) bench
+bench: prerequisites ## Numbers beside those of other shims, in one run; with BASE=REVISION beside that revision too
+	$(XTASK) bench $(if $(BASE),--base $(BASE))
 
 conformance: prerequisites ## critest with runc's handler and with ours, compared test by test
 	$(XTASK) conformance

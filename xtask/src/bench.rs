@@ -1,5 +1,7 @@
-//! `cargo xtask bench`: builds every contestant and measures them side by side (`test/bench`).
+//! `cargo xtask bench`: builds every contestant and measures them side by side (`test/bench`). `cargo xtask counts`: what
+//! of the same does not depend on the machine's mood.
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -7,38 +9,135 @@ use anyhow::{Context, Result, bail};
 use tools::{Tools, cache_dir};
 
 use crate::tools::{debian, install_by_rename};
-use crate::{build, step};
+use crate::{build, guests, step};
 
-/// `arguments` go to the bench as they are (`--quick`, `--sides floor,sampan`, `--n 200`, `--json FILE`).
-pub(crate) fn run(arguments: &[String]) -> Result<()> {
+/// The guests that the bench runs beside its own.
+const GUESTS: [&str; 5] = ["hello-c", "hello-go", "big", "http-js", "http-py"];
+
+/// `arguments` go to the bench as they are (`--quick`, `--sides floor,sampan`, `--n 200`, `--json FILE`); with `base` the
+/// shim and the runner of that revision are measured too.
+pub(crate) fn run(base: Option<&str>, arguments: &[String]) -> Result<()> {
+    if arguments
+        .iter()
+        .any(|argument| argument.starts_with("--cluster"))
+    {
+        // What it measures is there already.
+        compile(&["--release"])?;
+        return start(&mut bench("release"), arguments);
+    }
     if Tools::locate().is_err() {
         crate::tools::run()?;
     }
-    baseline(&cache_dir()?)?;
+    let cache = cache_dir()?;
+    baseline(&cache)?;
+    if let Err(error) = guests::build(&GUESTS.map(str::to_owned)) {
+        // Those that are not there are not measured, and the bench says so.
+        eprintln!("error: {error:#}");
+    }
     // What is measured is what ships.
     let ours = build::run(build::Processor::host()?, true)?;
-    step::run(
-        "the bench and the floor (release)",
-        Command::new("cargo").current_dir(build::checkout()).args([
-            "build",
-            "--release",
-            "--locked",
-            "--package",
-            "bench",
-        ]),
-    )?;
+    let base = base
+        .map(|revision| of_revision(&cache, revision))
+        .transpose()?;
+    compile(&["--release"])?;
+    let mut bench = bench("release");
+    bench.arg("--shims").arg(ours);
+    if let Some(base) = base {
+        bench.arg("--base").arg(base);
+    }
+    start(&mut bench, arguments)
+}
+
+/// Prints instructions and sizes, and fails where they are beyond [`build::BOUNDS`]. `shipped` is the directory of the
+/// binaries.
+pub(crate) fn counts(shipped: &Path) -> Result<()> {
+    compile(&[])?;
+    let mut bench = bench("debug");
+    bench.arg("--shims").arg(shipped);
+    bench
+        .arg("--counts")
+        .arg(build::checkout().join(build::BOUNDS));
+    start(&mut bench, &[])
+}
+
+/// Builds the bench and the floor.
+fn compile(profile: &[&str]) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(build::checkout())
+        .args(["build", "--locked", "--package", "bench"])
+        .args(profile);
+    step::run("the bench and the floor", &mut cargo)
+}
+
+/// The bench as it was compiled.
+fn bench(profile: &str) -> Command {
     let target = build::target_dir();
-    let status = Command::new(target.join("release/bench"))
-        .env("CARGO_TARGET_DIR", &target)
-        .args(arguments)
-        .arg("--shims")
-        .arg(ours)
-        .status()
-        .context("start the bench")?;
+    let mut bench = Command::new(target.join(profile).join("bench"));
+    bench.env("CARGO_TARGET_DIR", target);
+    bench
+}
+
+fn start(bench: &mut Command, arguments: &[String]) -> Result<()> {
+    let status = bench.args(arguments).status().context("start the bench")?;
     if !status.success() {
         bail!("the bench ended with {status}");
     }
     Ok(())
+}
+
+/// Shim and runner of another revision, built as that revision builds what ships, in a work tree and a target directory of
+/// their own. Returns the directory in the cache where they stay.
+fn of_revision(cache: &Path, revision: &str) -> Result<PathBuf> {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.current_dir(build::checkout()).args(arguments);
+        git
+    };
+    let commit = step::output(&mut git(&[
+        "rev-parse",
+        "--verify",
+        "--end-of-options",
+        &format!("{revision}^{{commit}}"),
+    ]))?;
+    let commit = commit.trim();
+    let home = cache.join("bench-base");
+    let kept = home.join(commit);
+    if kept.exists() {
+        return Ok(kept);
+    }
+    fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
+    let tree = tempfile::Builder::new()
+        .prefix("tree-")
+        .tempdir_in(&home)
+        .context("make a directory for the work tree")?;
+    let path = tree.path().to_string_lossy();
+    step::output(&mut git(&["worktree", "add", "--detach", &path, commit]))?;
+    let built = step::run(
+        &format!("what ships of {revision} (some minutes)"),
+        Command::new("cargo")
+            .current_dir(tree.path())
+            .args(["xtask", "build"])
+            .env("CARGO_TARGET_DIR", home.join("target")),
+    );
+    let removed = step::output(&mut git(&["worktree", "remove", "--force", &path]));
+    built?;
+    removed?;
+    let dist = home
+        .join("target/dist")
+        .join(build::Processor::host()?.triple());
+    install_by_rename(&kept, |to| {
+        for name in build::RUNTIME {
+            fs::copy(dist.join(name), to.join(name))
+                .with_context(|| format!("keep {name} of {revision}"))?;
+        }
+        // Revisions before there was a second name have none.
+        if dist.join(build::DENSE).exists() {
+            build::link(to)?;
+        }
+        Ok(())
+    })?;
+    Ok(kept)
 }
 
 /// The baseline has a workspace, a lock file and a target directory of its own: it pins versions that cannot be linked

@@ -12,9 +12,6 @@ use clap::ValueEnum;
 
 use crate::{step, tools};
 
-/// Largest allowed runner in bytes: every node carries one and every container maps it.
-const RUNNER_LIMIT: u64 = 25_000_000;
-
 /// Processors that we build for.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Processor {
@@ -36,7 +33,7 @@ impl Processor {
         }
     }
 
-    fn triple(self) -> &'static str {
+    pub(crate) fn triple(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-unknown-linux-musl",
             Self::Aarch64 => "aarch64-unknown-linux-musl",
@@ -160,11 +157,28 @@ fn check(path: &Path, processor: Processor) -> Result<u64> {
     );
     ensure!(!header.symbols, "{name} is not stripped");
     let size = bytes.len() as u64;
-    ensure!(
-        name != "sampan-runner" || size < RUNNER_LIMIT,
-        "{name} has {size} bytes; the limit is {RUNNER_LIMIT}"
-    );
+    if let Some(bound) = size_bound(&name)? {
+        ensure!(
+            size <= bound,
+            "{name} has {size} bytes; {BOUNDS} allows {bound}"
+        );
+    }
     Ok(size)
+}
+
+/// What the launch path may cost and how large the binaries may be.
+pub(crate) const BOUNDS: &str = "test/bench/bounds.toml";
+
+/// Bytes that a binary may have; none if nobody bounds it.
+fn size_bound(name: &str) -> Result<Option<u64>> {
+    let path = checkout().join(BOUNDS);
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let bounds: toml::Table =
+        toml::from_str(&text).with_context(|| format!("read {}", path.display()))?;
+    let bound = bounds.get("sizes").and_then(|sizes| sizes.get(name));
+    Ok(bound
+        .and_then(toml::Value::as_integer)
+        .and_then(|bound| u64::try_from(bound).ok()))
 }
 
 /// By a rename: a binary that runs can be replaced, but not written to.
@@ -176,7 +190,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Gives the shim of a directory its second name.
-fn link(directory: &Path) -> Result<()> {
+pub(crate) fn link(directory: &Path) -> Result<()> {
     let (link, temporary) = (
         directory.join(DENSE),
         directory.join(format!("{DENSE}.new")),

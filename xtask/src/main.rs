@@ -132,8 +132,13 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Count the instructions of a warm start (as root) and the bytes of what ships; fail beyond test/bench/bounds.toml
+    Counts,
     /// Build every contestant and measure start-up, throughput and memory side by side (as root)
     Bench {
+        /// Measure the shim and the runner of this revision too
+        #[arg(long)]
+        base: Option<String>,
         /// For the bench itself: `-- --quick`, `-- --sides floor,sampan`; `-- --help` lists them
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -188,6 +193,7 @@ fn main() -> anyhow::Result<()> {
         } => kind::run(pull, kubernetes.as_deref(), &arguments),
         Command::Chart { check } => chart::run(check),
         Command::Many { arguments } => many::run(&arguments),
-        Command::Bench { arguments } => bench::run(&arguments),
+        Command::Bench { base, arguments } => bench::run(base.as_deref(), &arguments),
+        Command::Counts => bench::counts(&build::run(build::Processor::host()?, true)?),
     }
 }

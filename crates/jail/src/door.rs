@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use plan::{Access, GuestPlan, Mounted};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -12,8 +13,8 @@ use crate::error::JailError;
 use crate::spawn::take;
 use crate::sys;
 use crate::wire::{
-    self, ARTIFACT, CONTROL, Envelope, FIRST_VOLUME, LAUNCH, Launch, ROOTFS, Refusal, RefusalKind,
-    Report,
+    self, ARTIFACT, CONTROL, Envelope, FIRST_VOLUME, LAUNCH, Laps, Launch, ROOTFS, Refusal,
+    RefusalKind, Report,
 };
 
 /// A runner before the jail: it still sees the host, and prepares what needs that.
@@ -24,6 +25,8 @@ pub struct Door {
     artifact: File,
     pub(crate) rootfs: OwnedFd,
     pub(crate) volumes: Vec<OwnedFd>,
+    opened_within: Duration,
+    opened: Instant,
 }
 
 impl Door {
@@ -35,6 +38,7 @@ impl Door {
     /// [`JailError::Wire`] or [`JailError::System`] if there is nothing like that: the program was
     /// not started by a supervisor of this version.
     pub fn open() -> Result<Self, JailError> {
+        let began = Instant::now();
         // A person who tries the command has no such descriptor, or something else there.
         // SAFETY: only looks.
         let there = |number| unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
@@ -65,6 +69,8 @@ impl Door {
             artifact: artifact.into(),
             rootfs,
             volumes,
+            opened_within: began.elapsed(),
+            opened: Instant::now(),
         })
     }
 
@@ -92,8 +98,15 @@ impl Door {
     /// The step that failed, of which the supervisor has been told already: there is nothing left
     /// to do but to end with status 125.
     pub fn enter(self) -> Result<Inside, JailError> {
+        let program = self.opened.elapsed();
+        let began = Instant::now();
         match enter::enter(&self) {
             Ok(()) => Ok(Inside {
+                laps: Laps {
+                    open: self.opened_within,
+                    program,
+                    enter: began.elapsed(),
+                },
                 mounted: self.envelope.volumes,
                 root: self.envelope.root,
                 guest: self.envelope.launch.guest,
@@ -129,6 +142,7 @@ pub struct Inside {
     root: Access,
     guest: GuestPlan,
     control: OwnedFd,
+    laps: Laps,
 }
 
 impl Inside {
@@ -155,7 +169,7 @@ impl Inside {
     /// # Errors
     /// [`JailError::System`] if the supervisor is gone.
     pub fn ready(&mut self) -> Result<(), JailError> {
-        wire::report(self.control.as_fd(), &Report::Ready)
+        wire::report(self.control.as_fd(), &Report::Ready(self.laps))
     }
 
     /// Tells the supervisor, from inside, that this guest cannot be run, and ends.

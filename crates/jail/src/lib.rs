@@ -60,4 +60,4 @@ pub use spawn::{SpawnRequest, spawn};
 pub use terminal::Master;
 #[cfg(feature = "native")]
 pub use watch::readable;
-pub use wire::{Launch, Refusal, RefusalKind, Report};
+pub use wire::{Laps, Launch, Refusal, RefusalKind, Report};

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use plan::{Access, GuestPlan, JailPlan, Mounted};
 use rustix::net::{RecvFlags, SendFlags};
@@ -47,9 +48,20 @@ pub(crate) struct Envelope<L> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// The jail is entered, the program is linked: it waits for the word to go.
-    Ready,
+    Ready(Laps),
     /// It cannot be.
     Refused(Refusal),
+}
+
+/// How long a runner took for what lies before [`Report::Ready`], in the order in which it happens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Laps {
+    /// To take over its descriptors and read the plan.
+    pub open: Duration,
+    /// To map the program and link it.
+    pub program: Duration,
+    /// To enter the jail.
+    pub enter: Duration,
 }
 
 /// Why a container cannot be, in one line for the person who asked for it.

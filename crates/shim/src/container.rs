@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jail::{Cgroup, JailError, Rootfs};
 use plan::ContainerId;
+use tracing::{Instrument as _, debug_span};
 
 use crate::exec::Exec;
 use crate::failure::{Failure, Kind, Outcome};
@@ -328,15 +329,16 @@ impl Container {
         };
         self.cgroup
             .removed()
+            .instrument(debug_span!("cgroup"))
             .await
             .map_err(|error| failed("remove its cgroup", &error.one_line()))?;
         if let Some(rootfs) = &self.rootfs {
-            rootfs
-                .unmount()
+            debug_span!("unmount")
+                .in_scope(|| rootfs.unmount())
                 .map_err(|error| failed("unmount its rootfs", &error.one_line()))?;
         }
-        self.dir
-            .remove()
+        debug_span!("record")
+            .in_scope(|| self.dir.remove())
             .map_err(|error| failed("remove its directory", &error))?;
         Ok(exit)
     }

@@ -13,6 +13,7 @@ use jail::{
 use plan::{CgroupDriver, Digest, EngineSettings, MountSource, Options, Plan, Role};
 use store::{Artifact, Limits, Store, StoreError};
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, debug_span};
 
 use crate::compile::Compiler;
 use crate::container::{Container, Parts, Runs};
@@ -64,10 +65,13 @@ pub(crate) async fn create(
     given_up: oneshot::Receiver<()>,
 ) -> Result<Container, Stopped> {
     let bundle = PathBuf::from(&order.bundle);
-    let spec = plan::read_spec(&bundle).map_err(Failure::invalid)?;
-    let plan =
-        Plan::new(&order.id, spec, &order.options, &supervisor.config).map_err(Failure::invalid)?;
-    let mut made = Made::begin(supervisor, &plan)?;
+    let spec = debug_span!("spec")
+        .in_scope(|| plan::read_spec(&bundle))
+        .map_err(Failure::invalid)?;
+    let plan = debug_span!("plan")
+        .in_scope(|| Plan::new(&order.id, spec, &order.options, &supervisor.config))
+        .map_err(Failure::invalid)?;
+    let mut made = debug_span!("cgroup").in_scope(|| Made::begin(supervisor, &plan))?;
     let prepared = tokio::select! {
         biased;
         prepared = prepare(supervisor, &order, &plan, &bundle, &mut made) => prepared.map_err(Stopped::Failed),
@@ -181,7 +185,9 @@ async fn prepare(
     made: &mut Made,
 ) -> Outcome<(Child, Runs)> {
     if plan.role == Role::Pod {
-        let holder = jail::hold_pod(&plan.jail, &made.cgroup).map_err(|error| of_jail(&error))?;
+        let holder = debug_span!("hold")
+            .in_scope(|| jail::hold_pod(&plan.jail, &made.cgroup))
+            .map_err(|error| of_jail(&error))?;
         made.note(holder.pid())?;
         return Ok((holder, Runs::Holder));
     }
@@ -190,15 +196,21 @@ async fn prepare(
             "a container without a guest plan"
         )));
     };
-    let from_image = guest::from_image(&supervisor.containerd, plan);
-    let streams = stdio::open(&order.streams, &order.id, &supervisor.namespace);
+    let from_image =
+        guest::from_image(&supervisor.containerd, plan).instrument(debug_span!("image"));
+    let streams = stdio::open(&order.streams, &order.id, &supervisor.namespace)
+        .instrument(debug_span!("streams"));
     let (from_image, streams) = tokio::join!(from_image, streams);
     let (opened, from_image) = (streams?, from_image?);
-    let rootfs = assemble(order, plan, bundle)?;
+    let rootfs = debug_span!("rootfs").in_scope(|| assemble(order, plan, bundle))?;
     let rootfs = made.rootfs.insert(rootfs);
     let program = match from_image {
         FromImage::Layer(bytes) => Program::Wasm(bytes),
-        FromImage::Rootfs => guest::in_rootfs(rootfs.dir(), guest_plan, &plan.jail.mounts).await?,
+        FromImage::Rootfs => {
+            guest::in_rootfs(rootfs.dir(), guest_plan, &plan.jail.mounts)
+                .instrument(debug_span!("find"))
+                .await?
+        }
     };
     let bytes = match program {
         Program::Native => return native(order, plan, bundle, opened, made).await,
@@ -207,7 +219,9 @@ async fn prepare(
     let name = bytes.name.clone();
     let runner = node::runner(order.options.runner.as_deref(), &supervisor.config)
         .map_err(Failure::invalid)?;
-    let compiled = compiled(supervisor, &runner, &guest_plan.engine, bytes).await?;
+    let compiled = compiled(supervisor, &runner, &guest_plan.engine, bytes)
+        .instrument(debug_span!("artifact"))
+        .await?;
     let launch = Launch {
         jail: plan.jail.clone(),
         guest: guest_plan.clone(),
@@ -215,7 +229,7 @@ async fn prepare(
     };
     let (ends, held) = opened.ends()?;
     made.held = held;
-    let child = jail::spawn(SpawnRequest {
+    let request = SpawnRequest {
         runner: &runner,
         launch: &launch,
         artifact: compiled.artifact.descriptor(),
@@ -223,10 +237,12 @@ async fn prepare(
         stdio: [ends.stdin, ends.stdout, ends.stderr].map(Some),
         terminal: order.streams.terminal,
         cgroup: &made.cgroup,
-    })
-    .map_err(|error| of_jail(&error))?;
-    made.note(child.pid())?;
-    if let Some(refusal) = ready(&child).await? {
+    };
+    let child = debug_span!("spawn")
+        .in_scope(|| jail::spawn(request))
+        .map_err(|error| of_jail(&error))?;
+    debug_span!("note").in_scope(|| made.note(child.pid()))?;
+    if let Some(refusal) = ready(&child).instrument(debug_span!("runner")).await? {
         if refusal.kind == RefusalKind::BadArtifact {
             compiled.discard();
         }
@@ -386,7 +402,10 @@ pub(crate) async fn ready(child: &Child) -> Outcome<Option<Refusal>> {
     loop {
         jail::readable(control).await.map_err(Failure::internal)?;
         match child.read_report() {
-            Ok(Some(Report::Ready)) => return Ok(None),
+            Ok(Some(Report::Ready(laps))) => {
+                tracing::debug!(open = ?laps.open, program = ?laps.program, enter = ?laps.enter, "laps");
+                return Ok(None);
+            }
             Ok(Some(Report::Refused(refusal))) => return Ok(Some(refusal)),
             Ok(None) => {}
             Err(error @ JailError::Silent { .. }) => return Err(silent(child, &error).await),

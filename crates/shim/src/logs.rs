@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Where the log goes; a copy means the same.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,8 @@ pub(crate) fn start(bundle: &Path, debug: bool) -> Logs {
     // A second start in one process cannot happen; if it did, the first log stays.
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
+        // Spans are of level debug alone: how long each step of a request took.
+        .with_span_events(FmtSpan::CLOSE)
         .with_ansi(false)
         .with_target(false)
         .with_writer(Mutex::new(logs.clone()))

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use containerd_shim::{Flags, StartOpts};
@@ -63,6 +63,7 @@ struct Grouping {
 }
 
 pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
+    let began = Instant::now();
     let bootstrap = Bootstrap::read(flags)?;
     // Read here, where containerd still shows the error.
     let configuration = node::configuration()?;
@@ -84,6 +85,7 @@ pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
         jail::Forked::Parent => info::print(&bootstrap.answer(&address)?),
         jail::Forked::Daemon => {
             let logs = logs::start(&bundle, bootstrap.debug);
+            tracing::debug!(id = bootstrap.id, took = ?began.elapsed(), "until the fork");
             // The bundle is removed while the supervisor lives.
             std::env::set_current_dir("/").context("leave the bundle")?;
             let config = configuration.config;

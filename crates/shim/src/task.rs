@@ -21,6 +21,7 @@ use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc;
 use containerd_shim_protos::ttrpc::r#async::TtrpcContext;
 use plan::{ContainerId, ExecPlan};
+use tracing::Instrument as _;
 
 use crate::container::{Container, Runs};
 use crate::exec::Exec;
@@ -288,7 +289,9 @@ impl Task for TaskService {
         // In a task of its own: the library drops this one when containerd dies, and a container that is half made would
         // then belong to nobody. So it is finished, or given up by Shutdown when containerd is back.
         let service = Self::new(self.supervisor.clone());
-        let created = tokio::spawn(async move { service.create_container(request).await })
+        let span = tracing::debug_span!("create", id);
+        let create = async move { service.create_container(request).await };
+        let created = tokio::spawn(create.instrument(span))
             .await
             .unwrap_or_else(|error| Err(Failure::internal(error)));
         match &created {
@@ -304,7 +307,11 @@ impl Task for TaskService {
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
         let named = answer(self.process(&request.id, &request.exec_id))?;
         let pid = match named.exec {
-            None => answer(self.start_container(&named.container).await)?,
+            None => {
+                let span = tracing::debug_span!("start", id = request.id);
+                let start = self.start_container(&named.container);
+                answer(start.instrument(span).await)?
+            }
             Some(exec) => {
                 // In a task of its own, for the same reason as Create.
                 let service = Self::new(self.supervisor.clone());
@@ -403,7 +410,11 @@ impl Task for TaskService {
         let pid = named.process().pid();
         let exit = match &named.exec {
             Some(exec) => answer(delete_exec(&named.container, exec))?,
-            None => Some(answer(self.delete_container(&named.container).await)?),
+            None => {
+                let span = tracing::debug_span!("delete", id = request.id);
+                let delete = self.delete_container(&named.container);
+                Some(answer(delete.instrument(span).await)?)
+            }
         };
         Ok(DeleteResponse {
             pid,

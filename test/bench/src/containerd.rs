@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use containerd_client::services::v1::version_client::VersionClient;
@@ -13,7 +13,7 @@ use containerd_client::tonic::transport::Channel;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Stops containerd and removes its directory when dropped. The tasks must be gone by then.
+/// Stopped when dropped. The tasks must be gone by then.
 pub(crate) struct Containerd {
     process: Child,
     directory: PathBuf,
@@ -24,19 +24,31 @@ pub(crate) struct Containerd {
     pub(crate) version: String,
 }
 
+/// How much containerd and the shims write down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Info,
+    /// Our shim tells then how long each step took.
+    Debug,
+}
+
 impl Containerd {
-    /// Starts the `containerd` of `program`; it finds shims and runc on `path`.
+    /// Starts the `containerd` of `program` in `directory`, where an earlier one may have left its stores; it finds shims
+    /// and runc on `path`. The store and the run directory of our shims are below `directory` too.
     pub(crate) async fn start(
         program: &Path,
         path: &[PathBuf],
-        directory: PathBuf,
+        directory: &Path,
+        level: Level,
     ) -> Result<Self> {
-        let socket = directory.join("containerd.sock");
+        let directory = directory.to_owned();
+        let socket = directory.join("c.sock");
         let config = directory.join("config.toml");
-        std::fs::create_dir_all(&directory).with_context(|| format!("create {directory:?}"))?;
         // containerd refuses nothing here, but guests of other users must not look in.
         std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o711))?;
-        std::fs::write(&config, configuration(&directory, &socket))?;
+        std::fs::write(&config, configuration(&directory, &socket, level))?;
+        let node = directory.join("sampan.toml");
+        std::fs::write(&node, node_configuration(&directory))?;
         let log = std::fs::File::create(directory.join("containerd.log"))?;
         let mut search: Vec<PathBuf> = path.to_vec();
         if let Some(inherited) = std::env::var_os("PATH") {
@@ -47,25 +59,26 @@ impl Containerd {
             .arg("--config")
             .arg(&config)
             .env("PATH", search)
+            .env("SAMPAN_CONFIG", node)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {program:?}"))?;
-        let deadline = Instant::now() + READY_WITHIN;
-        let (channel, version) = loop {
-            if let Some((channel, version)) = answer(&socket).await {
-                break (channel, version);
-            }
+        let answers = harness::until("containerd", READY_WITHIN, async || {
             if let Some(status) = process.try_wait()? {
-                bail!("containerd ended ({status}): {}", last_lines(&directory));
+                bail!("containerd ended ({status})");
             }
-            if Instant::now() > deadline {
-                // It is ours and answers nobody; the error below says what it wrote.
+            Ok(answer(&socket).await)
+        })
+        .await;
+        let (channel, version) = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                // It is ours and answers nobody; the error says what it wrote.
                 let _ = process.kill();
-                bail!("containerd does not answer: {}", last_lines(&directory));
+                return Err(error.context(last_lines(&directory)));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         };
         Ok(Self {
             process,
@@ -74,6 +87,13 @@ impl Containerd {
             channel,
             version,
         })
+    }
+
+    /// What containerd and the shims have written.
+    pub(crate) fn log(&self) -> Result<String> {
+        let path = self.directory.join("containerd.log");
+        let bytes = std::fs::read(&path).with_context(|| format!("read {path:?}"))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -108,8 +128,17 @@ async fn answer(socket: &Path) -> Option<(Channel, String)> {
     Some((channel, response.into_inner().version))
 }
 
-fn configuration(directory: &Path, socket: &Path) -> String {
+fn node_configuration(directory: &Path) -> String {
     let directory = directory.display();
+    format!("run = '{directory}/sampan'\n[store]\npath = '{directory}/store'\n")
+}
+
+fn configuration(directory: &Path, socket: &Path, level: Level) -> String {
+    let directory = directory.display();
+    let level = match level {
+        Level::Info => "info",
+        Level::Debug => "debug",
+    };
     format!(
         "version = 3
 root = '{directory}/root'
@@ -120,6 +149,9 @@ disabled_plugins = [
   'io.containerd.snapshotter.v1.devmapper', 'io.containerd.snapshotter.v1.blockfile',
   'io.containerd.snapshotter.v1.erofs', 'io.containerd.tracing.processor.v1.otlp',
 ]
+
+[debug]
+  level = '{level}'
 
 [grpc]
   address = '{}'

@@ -1,49 +1,18 @@
-//! Turning samples into the figures of the tables.
+//! Figures as text: aligned tables, and how a number is written in them.
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
-
-/// Milliseconds, in the order of measurement.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(transparent)]
-pub(crate) struct Samples(Vec<f64>);
-
-impl Samples {
-    pub(crate) fn push(&mut self, duration: std::time::Duration) {
-        self.0.push(duration.as_secs_f64() * 1000.0);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The smallest sample that at least `share` (0 to 1) of all samples do not exceed (nearest rank).
-    /// None without samples.
-    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a rank within the samples' number"
-        )]
-        let rank = (share * sorted.len() as f64).ceil() as usize;
-        sorted.get(rank.max(1) - 1).copied()
-    }
-
-    pub(crate) fn median(&self) -> Option<f64> {
-        self.quantile(0.5)
-    }
-}
+use crate::statistics::Estimate;
 
 /// Text in aligned columns: the first to the left, all others to the right.
 #[derive(Default)]
 pub(crate) struct Table(Vec<Vec<String>>);
 
 impl Table {
-    pub(crate) fn new(head: &[&str]) -> Self {
-        Self(vec![head.iter().map(|&cell| cell.to_owned()).collect()])
+    pub(crate) fn new<T: AsRef<str>>(head: &[T]) -> Self {
+        Self(vec![
+            head.iter().map(|cell| cell.as_ref().to_owned()).collect(),
+        ])
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -86,32 +55,39 @@ pub(crate) fn decimal(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
 }
 
-/// `value` as a multiple of `floor`.
-pub(crate) fn ratio(value: Option<f64>, floor: Option<f64>) -> String {
-    match (value, floor) {
-        (Some(value), Some(floor)) if floor > 0.0 => format!("{:.2}x", value / floor),
-        _ => "-".to_owned(),
-    }
+/// Two decimals, or a dash.
+pub(crate) fn hundredths(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"))
+}
+
+/// As [`decimal`], with the interval.
+pub(crate) fn interval(estimate: Option<Estimate>) -> String {
+    estimate.map_or_else(
+        || "-".to_owned(),
+        |found| format!("{:.1} ({:.1}-{:.1})", found.value, found.low, found.high),
+    )
+}
+
+/// A multiple with its interval.
+pub(crate) fn multiple(estimate: Option<Estimate>) -> String {
+    estimate.map_or_else(
+        || "-".to_owned(),
+        |found| format!("{:.2} ({:.2}-{:.2})", found.value, found.low, found.high),
+    )
+}
+
+/// `value` as a multiple of `other`; none where one of them was not measured.
+pub(crate) fn ratio(value: Option<f64>, other: Option<f64>) -> Option<f64> {
+    value
+        .zip(other)
+        .filter(|(_, other)| *other > 0.0)
+        .map(|(value, other)| value / other)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{Samples, Table, ratio};
-
-    #[test]
-    fn quantiles_are_samples_by_nearest_rank() {
-        let mut samples = Samples::default();
-        for milliseconds in (1..=100).rev() {
-            samples.push(Duration::from_millis(milliseconds));
-        }
-        assert_eq!(samples.median(), Some(50.0));
-        assert_eq!(samples.quantile(0.95), Some(95.0));
-        assert_eq!(samples.quantile(0.99), Some(99.0));
-        assert_eq!(samples.quantile(1.0), Some(100.0));
-        assert_eq!(Samples::default().median(), None);
-    }
+    use super::{Table, hundredths, multiple, ratio};
+    use crate::statistics::Estimate;
 
     #[test]
     fn columns_are_aligned() {
@@ -126,8 +102,15 @@ mod tests {
 
     #[test]
     fn a_missing_figure_has_no_ratio() {
-        assert_eq!(ratio(Some(3.0), Some(2.0)), "1.50x");
-        assert_eq!(ratio(Some(3.0), None), "-");
-        assert_eq!(ratio(None, Some(2.0)), "-");
+        assert_eq!(hundredths(ratio(Some(3.0), Some(2.0))), "1.50");
+        assert_eq!(hundredths(ratio(Some(3.0), None)), "-");
+        assert_eq!(hundredths(ratio(None, Some(2.0))), "-");
+        assert_eq!(multiple(None), "-");
+        let estimate = Estimate {
+            value: 1.2,
+            low: 1.1,
+            high: 1.34,
+        };
+        assert_eq!(multiple(Some(estimate)), "1.20 (1.10-1.34)");
     }
 }

@@ -1,6 +1,8 @@
 //! What a contestant's pods cost: proportional set size, processes and threads, read from `/proc`.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -16,9 +18,9 @@ pub(crate) struct Footprint {
 }
 
 impl Footprint {
-    /// Of every process that belongs to shims named `shim` of the containerd at `socket`: the shims, all that descend from
+    /// Of every process that belongs to the shim `program` of the containerd at `socket`: the shims, all that descend from
     /// them (guests, helpers, pause containers), and the processes `tasks` that containerd knows.
-    pub(crate) fn of_side(shim: &str, socket: &Path, tasks: &[u32]) -> Result<Self> {
+    pub(crate) fn of_side(program: &Path, socket: &Path, tasks: &[u32]) -> Result<Self> {
         let mut parents: HashMap<u32, u32> = HashMap::new();
         let mut members: HashSet<u32> = tasks.iter().copied().collect();
         for pid in processes()? {
@@ -27,7 +29,7 @@ impl Footprint {
                 continue;
             };
             parents.insert(pid, parent);
-            if is_shim(pid, shim, socket) {
+            if is_shim(pid, program, socket) {
                 members.insert(pid);
             }
         }
@@ -60,20 +62,39 @@ fn processes() -> Result<Vec<u32>> {
         .collect())
 }
 
-/// By the program that it runs and by containerd's address, which every shim has on its command line or in its
-/// environment: other containerds on this machine may run the same shims.
-fn is_shim(pid: u32, shim: &str, socket: &Path) -> bool {
-    let Ok(program) = std::fs::read_link(of(pid, "exe")) else {
-        return false;
-    };
-    if program.file_name().is_none_or(|name| name != shim) {
+/// The processes of the shim `program` that serve the containerd at `socket`.
+pub(crate) fn shims(program: &Path, socket: &Path) -> Result<Vec<u32>> {
+    let all = processes()?.into_iter();
+    Ok(all.filter(|&pid| is_shim(pid, program, socket)).collect())
+}
+
+/// Memory that the kernel could give to programs without swapping (`MemAvailable` of `/proc/meminfo`), in kB.
+pub(crate) fn available_kb() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    number_after(&text, "MemAvailable:").context("find MemAvailable in /proc/meminfo")
+}
+
+/// By the program that it runs, the name under which it was started (two shims may be one file), and containerd's
+/// address, which every shim has on its command line or in its environment: other containerds on this machine may run the
+/// same shims.
+fn is_shim(pid: u32, program: &Path, socket: &Path) -> bool {
+    let runs = std::fs::read_link(of(pid, "exe"));
+    if !runs.is_ok_and(|runs| program.canonicalize().is_ok_and(|program| program == runs)) {
         return false;
     }
-    let socket = socket.as_os_str().as_encoded_bytes();
-    ["cmdline", "environ"].iter().any(|file| {
-        std::fs::read(of(pid, file))
-            .is_ok_and(|bytes| bytes.windows(socket.len()).any(|window| window == socket))
-    })
+    let arguments = std::fs::read(of(pid, "cmdline")).unwrap_or_default();
+    let name = arguments
+        .split(|&byte| byte == 0)
+        .next()
+        .and_then(|first| Path::new(OsStr::from_bytes(first)).file_name());
+    if name != program.file_name() {
+        return false;
+    }
+    let names = |bytes: &[u8]| {
+        let socket = socket.as_os_str().as_bytes();
+        bytes.windows(socket.len()).any(|window| window == socket)
+    };
+    names(&arguments) || std::fs::read(of(pid, "environ")).is_ok_and(|bytes| names(&bytes))
 }
 
 fn of(pid: u32, file: &str) -> PathBuf {
@@ -103,7 +124,7 @@ fn number_after(text: &str, field: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Footprint, number_after};
+    use super::{Footprint, available_kb, number_after, shims};
 
     #[test]
     fn fields_are_found_by_their_whole_name() {
@@ -115,7 +136,7 @@ mod tests {
     #[test]
     fn a_known_process_counts_without_any_shim() {
         let own = Footprint::of_side(
-            "no-such-shim",
+            std::path::Path::new("/no-such-shim"),
             std::path::Path::new("/nowhere"),
             &[std::process::id()],
         )
@@ -124,5 +145,16 @@ mod tests {
             own.processes >= 1 && own.threads >= 1 && own.pss_kb > 0,
             "{own:?}"
         );
+    }
+
+    #[test]
+    fn a_shim_is_known_by_program_name_and_containerd() {
+        let own = std::env::current_exe().expect("this test");
+        let nowhere = std::path::Path::new("/no/such/socket");
+        assert!(shims(&own, nowhere).expect("read /proc").is_empty());
+        // Its own path is on its command line, as a containerd's address is on a shim's.
+        let found = shims(&own, &own).expect("read /proc");
+        assert_eq!(found, [std::process::id()]);
+        assert!(available_kb().expect("read /proc/meminfo") > 0);
     }
 }

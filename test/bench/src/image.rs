@@ -31,12 +31,17 @@ pub(crate) struct Image {
     pub(crate) snapshot: String,
 }
 
-/// A CNCF Wasm artifact: one layer, which is the module itself.
-pub(crate) async fn artifact(channel: &Channel, name: &str, module: &[u8]) -> Result<Image> {
+/// A CNCF Wasm artifact: one layer, which is the module or component itself; `os` is `wasip1` or `wasip2`.
+pub(crate) async fn artifact(
+    channel: &Channel,
+    name: &str,
+    os: &str,
+    module: &[u8],
+) -> Result<Image> {
     let layer = digest(module);
     let config = json!({
         "architecture": "wasm",
-        "os": "wasip1",
+        "os": os,
         "created": "2026-01-01T00:00:00Z",
         "layerDigests": [layer],
     });
@@ -123,21 +128,33 @@ async fn record(
     Ok(())
 }
 
+/// Bytes in one message: containerd takes 16 MB at most.
+const MESSAGE: usize = 4 << 20;
+
 async fn write(channel: &Channel, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
     let digest = digest(bytes);
     let size = i64::try_from(bytes.len())?;
-    let commit = WriteContentRequest {
-        action: WriteAction::Commit.into(),
-        r#ref: format!("bench-{digest}"),
-        total: size,
-        expected: digest.clone(),
-        offset: 0,
-        data: bytes.to_vec(),
-        labels: wanted(),
-    };
-    let stream = futures::stream::once(async move { commit });
+    let mut messages = Vec::new();
+    for (number, part) in bytes.chunks(MESSAGE).enumerate() {
+        let offset = number * MESSAGE;
+        let last = offset + part.len() == bytes.len();
+        let action = if last {
+            WriteAction::Commit
+        } else {
+            WriteAction::Write
+        };
+        messages.push(WriteContentRequest {
+            action: action.into(),
+            r#ref: format!("bench-{digest}"),
+            total: size,
+            expected: digest.clone(),
+            offset: i64::try_from(offset)?,
+            data: part.to_vec(),
+            labels: wanted(),
+        });
+    }
     let mut answers = ContentClient::new(channel.clone())
-        .write(within(Request::new(stream)))
+        .write(within(Request::new(futures::stream::iter(messages))))
         .await
         .with_context(|| format!("write content {digest}"))?
         .into_inner();

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// Bound to a file for others to join; unbound when dropped.
 pub(crate) struct NetworkNamespace {
@@ -13,12 +14,23 @@ pub(crate) struct NetworkNamespace {
 }
 
 impl NetworkNamespace {
+    /// With its loopback device up and no other.
     pub(crate) fn create(path: PathBuf) -> Result<Self> {
         File::create(&path).with_context(|| format!("create {path:?}"))?;
         let target = path.clone();
         // A thread of its own leaves the namespace and ends; the bind mount keeps the namespace.
         std::thread::spawn(move || -> Result<()> {
             unshare(CloneFlags::CLONE_NEWNET).context("unshare the network")?;
+            // A process is in the namespace of the thread that started it.
+            let up = Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .output()
+                .context("run ip: install the package iproute2")?;
+            ensure!(
+                up.status.success(),
+                "ip link set lo up: {}",
+                String::from_utf8_lossy(&up.stderr).trim()
+            );
             mount(
                 Some("/proc/thread-self/ns/net"),
                 &target,
@@ -36,6 +48,13 @@ impl NetworkNamespace {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Puts the calling thread, which must not be used for anything else afterwards, into the namespace at `path`.
+pub(crate) fn join(path: &Path) -> Result<()> {
+    let namespace = File::open(path).with_context(|| format!("open {path:?}"))?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("join the network namespace {path:?}"))
 }
 
 impl Drop for NetworkNamespace {

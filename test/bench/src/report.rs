@@ -2,8 +2,15 @@
 
 use serde::Serialize;
 
-use crate::figures::{Table, decimal, ratio};
+use crate::cold::Start;
+use crate::contestant::FLOOR_NAME;
+use crate::figures::{Table, decimal, hundredths, interval, multiple, ratio};
+use crate::life::Phase;
 use crate::measure::{Density, Latency, Throughput};
+use crate::promises;
+use crate::real::Real;
+use crate::spans::Steps;
+use crate::statistics::Samples;
 
 /// One contestant's results. What was not measured says why in `absent`.
 #[derive(Debug, Default, Serialize)]
@@ -12,7 +19,11 @@ pub(crate) struct Results {
     pub(crate) absent: Option<String>,
     pub(crate) latency: Option<Latency>,
     pub(crate) throughput: Vec<Throughput>,
-    pub(crate) density: Option<Density>,
+    pub(crate) densities: Vec<Density>,
+    /// Of a run of its own, in which the steps were written down.
+    pub(crate) steps: Steps,
+    /// The latencies of that run.
+    pub(crate) logged_latency: Option<Latency>,
     /// Measurements that broke off, and why.
     pub(crate) failures: Vec<String>,
 }
@@ -24,7 +35,7 @@ impl Results {
 }
 
 /// Where and when.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Conditions {
     pub(crate) containerd: String,
     pub(crate) kernel: String,
@@ -38,19 +49,58 @@ pub(crate) struct Conditions {
     pub(crate) guest_wasm_bytes: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     pub(crate) conditions: Conditions,
     pub(crate) contestants: Vec<Results>,
+    pub(crate) real: Vec<Real>,
+    /// Programs that were not measured, because nobody has built them.
+    pub(crate) missing_programs: Vec<&'static str>,
+    pub(crate) cold: Vec<Start>,
 }
 
-const MOST_TIMES_THE_FLOOR: f64 = 2.0;
-const MOST_PSS_MB: f64 = 4.0;
-
 /// Picks the samples of a table.
-type Pick = fn(&Latency) -> &crate::figures::Samples;
+pub(crate) type Pick = fn(&Latency) -> &Samples;
+
+/// From the request to create the task to the first byte.
+pub(crate) const FIRST_BYTE: Pick = |latency| &latency.first_byte;
+/// From the request to create the task to its deletion.
+pub(crate) const DELETED: Pick = |latency| &latency.deleted;
 
 impl Report {
+    /// The results of a contestant, made if there are none.
+    pub(crate) fn of(&mut self, name: &'static str) -> &mut Results {
+        let place = self
+            .contestants
+            .iter()
+            .position(|results| results.name == name);
+        let place = place.unwrap_or_else(|| {
+            self.contestants.push(Results {
+                name,
+                ..Results::default()
+            });
+            self.contestants.len() - 1
+        });
+        &mut self.contestants[place]
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Results> {
+        self.contestants.iter().find(|results| results.name == name)
+    }
+
+    pub(crate) fn samples(&self, name: &str, pick: Pick) -> Option<&Samples> {
+        let latency = self.find(name)?.latency.as_ref()?;
+        Some(pick(latency)).filter(|samples| samples.len() > 0)
+    }
+
+    /// Each contestant with its latencies.
+    pub(crate) fn measured(&self, pick: Pick) -> Vec<(&'static str, &Samples)> {
+        self.contestants
+            .iter()
+            .filter_map(|results| Some((results.name, self.samples(results.name, pick)?)))
+            .collect()
+    }
+
     pub(crate) fn render(&self) -> String {
         let conditions = &self.conditions;
         let mut text = format!(
@@ -63,183 +113,302 @@ impl Report {
             conditions.guest_native_bytes / 1024,
             conditions.guest_wasm_bytes / 1024,
         );
-        text.push_str(
-            &self.latencies("Task create to first byte on stdout, ms", |latency| {
-                &latency.first_byte
-            }),
-        );
-        text.push_str(
-            &self.latencies("Task create to task deleted, ms", |latency| {
-                &latency.deleted
-            }),
-        );
+        text.push_str("In parentheses: 95 % confidence, by bootstrap of the rounds\n");
+        for (title, pick) in [
+            ("Task create to first byte on stdout, ms", FIRST_BYTE),
+            ("Task create to task deleted, ms", DELETED),
+        ] {
+            text.push_str(&self.latencies(title, pick));
+            text.push_str(&self.pairs(pick));
+        }
+        text.push_str(&self.phases());
         text.push_str(&self.steps());
         text.push_str(&self.throughputs());
         text.push_str(&self.densities());
-        text.push_str(&self.promises());
-        for side in &self.contestants {
-            for failure in &side.failures {
-                text.push_str(&format!("\nFAILED: {}, {failure}\n", side.name));
-            }
+        text.push_str(&self.real());
+        text.push_str(&self.cold());
+        text.push_str(&promises::render(self));
+        for (who, failure) in self.failures() {
+            text.push_str(&format!("\nFAILED: {who}, {failure}\n"));
         }
         text
     }
 
     pub(crate) fn has_failures(&self) -> bool {
-        self.contestants
-            .iter()
-            .any(|side| !side.failures.is_empty())
+        !self.failures().is_empty()
     }
 
-    /// What we promise of ourselves, against what this run found. Nothing where it was not measured.
-    fn promises(&self) -> String {
-        let Some(ours) = self.contestants.iter().find(|side| side.name == "sampan") else {
-            return String::new();
-        };
-        let multiple = ours
-            .latency
-            .as_ref()
-            .and_then(|latency| latency.first_byte.median())
-            .zip(self.floor(|latency| &latency.first_byte))
-            .map(|(ours, floor)| ours / floor);
-        let pss = ours
-            .density
-            .map(|density| density.per_pod(density.total.pss_kb) / 1024.0);
-        let verdict = |promise: &str, found: Option<f64>, bound: f64| match found {
-            Some(found) if found <= bound => format!("kept:   {promise} (found {found:.2})\n"),
-            Some(found) => format!("BROKEN: {promise} (found {found:.2})\n"),
-            None => String::new(),
-        };
-        format!(
-            "\n{}{}",
-            verdict(
-                "create to first byte, warm, at most 2.0 times the floor",
-                multiple,
-                MOST_TIMES_THE_FLOOR
-            ),
-            verdict("at most 4 MB PSS per pod", pss, MOST_PSS_MB),
-        )
-    }
-
-    fn floor(&self, pick: Pick) -> Option<f64> {
-        let floor = self.contestants.iter().find(|side| side.name == "floor")?;
-        pick(floor.latency.as_ref()?).median()
+    fn failures(&self) -> Vec<(String, String)> {
+        let of_contestants = self.contestants.iter().flat_map(|results| {
+            let failures = results.failures.iter();
+            failures.map(|failure| (results.name.to_owned(), failure.clone()))
+        });
+        let of_programs = self.real.iter().flat_map(|real| {
+            let who = format!("{} of {}", real.program, real.contestant);
+            let failures = real.failures.iter();
+            failures.map(move |failure| (who.clone(), failure.clone()))
+        });
+        let of_cold = self.cold.iter().filter_map(|start| {
+            let failure = start.failure.as_ref()?;
+            let who = format!("{}, {}", start.contestant, start.cold.title());
+            Some((who, format!("{failure:#}")))
+        });
+        of_contestants.chain(of_programs).chain(of_cold).collect()
     }
 
     fn latencies(&self, title: &str, pick: Pick) -> String {
-        let floor = self.floor(pick);
+        if self.measured(pick).is_empty() {
+            return String::new();
+        }
+        let floor = self.samples(FLOOR_NAME, pick);
         let mut table = Table::new(&["", "n", "median", "p95", "p99", "of the floor"]);
-        for side in &self.contestants {
-            let Some(latency) = &side.latency else {
-                table.row(absent(side));
+        for results in &self.contestants {
+            let Some(samples) = self.samples(results.name, pick) else {
+                table.row(absent(results));
                 continue;
             };
-            let samples = pick(latency);
             table.row(vec![
-                side.name.to_owned(),
+                results.name.to_owned(),
                 samples.len().to_string(),
-                decimal(samples.median()),
+                interval(samples.estimate()),
                 decimal(samples.quantile(0.95)),
                 decimal(samples.quantile(0.99)),
-                ratio(samples.median(), floor),
+                multiple(floor.and_then(|floor| samples.ratio_to(floor))),
             ]);
         }
         format!("\n{title}\n{}", table.render())
     }
 
-    fn steps(&self) -> String {
-        let mut table = Table::new(&[
-            "",
-            "snapshot",
-            "record",
-            "create",
-            "start",
-            "first byte",
-            "deleted",
-        ]);
-        for side in &self.contestants {
-            let Some(latency) = &side.latency else {
+    /// Each contestant as a multiple of each other one.
+    fn pairs(&self, pick: Pick) -> String {
+        let measured = self.measured(pick);
+        if measured.len() < 3 {
+            return String::new();
+        }
+        let mut head = vec!["as a multiple of"];
+        head.extend(measured.iter().map(|(name, _)| *name));
+        let mut table = Table::new(&head);
+        for (name, samples) in &measured {
+            let mut row = vec![(*name).to_owned()];
+            row.extend(measured.iter().map(|(other, below)| {
+                if other == name {
+                    String::new()
+                } else {
+                    multiple(samples.ratio_to(below))
+                }
+            }));
+            table.row(row);
+        }
+        format!("\n{}", table.render())
+    }
+
+    fn phases(&self) -> String {
+        if self.measured(FIRST_BYTE).is_empty() {
+            return String::new();
+        }
+        let mut head = vec![""];
+        head.extend(Phase::ALL.map(Phase::name));
+        let mut table = Table::new(&head);
+        for results in &self.contestants {
+            let Some(latency) = &results.latency else {
                 continue;
             };
-            table.row(vec![
-                side.name.to_owned(),
-                decimal(latency.snapshot.median()),
-                decimal(latency.record.median()),
-                decimal(latency.created.median()),
-                decimal(latency.started.median()),
-                decimal(latency.first_byte.median()),
-                decimal(latency.deleted.median()),
-            ]);
+            let mut row = vec![results.name.to_owned()];
+            row.extend(
+                Phase::ALL
+                    .map(|phase| hundredths(latency.phases.of(phase).and_then(Samples::median))),
+            );
+            table.row(row);
         }
         format!(
-            "\nSteps, median ms (snapshot and record are containerd's own work before the task; the others count from create)\n{}",
+            "\nPhases, median ms (start and first byte both count from the request to start)\n{}",
             table.render()
         )
+    }
+
+    fn steps(&self) -> String {
+        let mut text = String::new();
+        for results in &self.contestants {
+            if results.steps.is_empty() {
+                continue;
+            }
+            let mut table = Table::new(&["", "n", "median", "p95"]);
+            let mut row = |name: String, samples: &Samples| {
+                table.row(vec![
+                    name,
+                    samples.len().to_string(),
+                    hundredths(samples.median()),
+                    hundredths(samples.quantile(0.95)),
+                ]);
+            };
+            if let Some(latency) = &results.logged_latency {
+                for phase in [Phase::Create, Phase::Start, Phase::FirstByte, Phase::Delete] {
+                    if let Some(samples) = latency.phases.of(phase) {
+                        row(
+                            format!("as containerd's client sees it: {}", phase.name()),
+                            samples,
+                        );
+                    }
+                }
+            }
+            for (path, samples) in results.steps.all() {
+                let depth = path.matches(':').count();
+                let name = path.rsplit(':').next().unwrap_or(path);
+                row(format!("{}{name}", "  ".repeat(depth)), samples);
+            }
+            text.push_str(&format!(
+                "\nInside {}, ms, in rounds of their own with logging at level debug\n{}",
+                results.name,
+                table.render()
+            ));
+        }
+        text
     }
 
     fn throughputs(&self) -> String {
         let Some(widest) = self
             .contestants
             .iter()
-            .map(|side| &side.throughput)
+            .map(|results| &results.throughput)
             .max_by_key(|throughput| throughput.len())
             .filter(|throughput| !throughput.is_empty())
         else {
             return String::new();
         };
-        let head: Vec<String> = widest
-            .iter()
-            .map(|throughput| format!("{} at once", throughput.at_once))
-            .collect();
-        let mut columns = vec![""];
-        columns.extend(head.iter().map(String::as_str));
-        let mut table = Table::new(&columns);
-        for side in &self.contestants {
-            if side.throughput.is_empty() {
-                table.row(absent(side));
+        let mut head = vec![String::new()];
+        let at_once: Vec<usize> = widest.iter().map(|throughput| throughput.at_once).collect();
+        head.extend(at_once.iter().map(|at_once| format!("{at_once} at once")));
+        let mut table = Table::new(&head);
+        for results in &self.contestants {
+            if results.throughput.is_empty() {
+                table.row(absent(results));
                 continue;
             }
-            let mut row = vec![side.name.to_owned()];
-            row.extend(
-                side.throughput
-                    .iter()
-                    .map(|throughput| decimal(Some(throughput.tasks_per_second))),
-            );
+            let mut row = vec![results.name.to_owned()];
+            row.extend(at_once.iter().map(|&at_once| {
+                let mut measured = results.throughput.iter();
+                let found = measured.find(|throughput| throughput.at_once == at_once);
+                decimal(found.map(|throughput| throughput.tasks_per_second))
+            }));
             table.row(row);
         }
         format!("\nTasks per second, create to deleted\n{}", table.render())
     }
 
     fn densities(&self) -> String {
-        let Some(pods) = self
-            .contestants
-            .iter()
-            .find_map(|side| Some(side.density?.pods))
-        else {
+        let mut table = Table::new(&[
+            "",
+            "pods",
+            "at once",
+            "PSS MB",
+            "of MemAvailable MB",
+            "processes",
+            "threads",
+            "pods per second",
+            "all down, s",
+        ]);
+        let mut rows = 0;
+        for results in &self.contestants {
+            for density in &results.densities {
+                rows += 1;
+                table.row(density_row(results.name, density));
+            }
+        }
+        if rows == 0 {
             return String::new();
-        };
-        let mut table = Table::new(&["", "PSS MB", "processes", "threads", "all up, s"]);
-        for side in &self.contestants {
-            let Some(density) = &side.density else {
-                table.row(absent(side));
-                continue;
-            };
-            table.row(vec![
-                side.name.to_owned(),
-                format!("{:.2}", density.per_pod(density.total.pss_kb) / 1024.0),
-                decimal(Some(density.per_pod(density.total.processes))),
-                decimal(Some(density.per_pod(density.total.threads))),
-                decimal(Some(density.up_within_s)),
-            ]);
         }
         format!(
-            "\nPer pod, at {pods} pods (shim, helpers, pause container, guest)\n{}",
+            "\nPer pod (shim, helpers, pause container, guest)\n{}",
             table.render()
         )
     }
+
+    fn real(&self) -> String {
+        if self.real.is_empty() {
+            return String::new();
+        }
+        let mut table = Table::new(&[
+            "",
+            "",
+            "MB",
+            "first byte ms",
+            "of hello",
+            "of baseline",
+            "PSS MB per pod",
+            "of baseline",
+        ]);
+        for real in &self.real {
+            let other = |contestant: &str, program: &str| {
+                self.real
+                    .iter()
+                    .find(|other| (other.contestant, other.program) == (contestant, program))
+            };
+            let against = |other: Option<&Real>| {
+                multiple(other.and_then(|other| real.first_byte.ratio_to(&other.first_byte)))
+            };
+            let baseline = other("baseline", real.program);
+            let pss = |real: &Real| real.density.as_ref().map(Density::pss_mb);
+            #[allow(clippy::cast_precision_loss, reason = "megabytes")]
+            table.row(vec![
+                real.program.to_owned(),
+                real.contestant.to_owned(),
+                decimal(Some(real.size as f64 / 1e6)),
+                interval(real.first_byte.estimate()),
+                against(other(real.contestant, "hello")),
+                against(baseline),
+                hundredths(pss(real)),
+                hundredths(ratio(pss(real), baseline.and_then(pss))),
+            ]);
+        }
+        let mut text = format!(
+            "\nPrograms, warm; servers until their first answer\n{}",
+            table.render()
+        );
+        if !self.missing_programs.is_empty() {
+            text.push_str(&format!(
+                "  not built (`cargo xtask guests`): {}\n",
+                self.missing_programs.join(", ")
+            ));
+        }
+        text
+    }
+
+    fn cold(&self) -> String {
+        if self.cold.is_empty() {
+            return String::new();
+        }
+        let mut table = Table::new(&["", "", "n", "first byte ms", "p95", "warm"]);
+        for start in &self.cold {
+            let warm = self.samples(start.contestant, FIRST_BYTE);
+            table.row(vec![
+                start.cold.title().to_owned(),
+                start.contestant.to_owned(),
+                start.first_byte.len().to_string(),
+                interval(start.first_byte.estimate()),
+                decimal(start.first_byte.quantile(0.95)),
+                decimal(warm.and_then(Samples::median)),
+            ]);
+        }
+        format!("\nCold starts of hello\n{}", table.render())
+    }
 }
 
-fn absent(side: &Results) -> Vec<String> {
-    let reason = side.absent.as_deref().unwrap_or("not measured");
-    vec![side.name.to_owned(), reason.to_owned()]
+#[allow(clippy::cast_precision_loss, reason = "some thousand processes")]
+fn density_row(name: &str, density: &Density) -> Vec<String> {
+    vec![
+        name.to_owned(),
+        density.pods.to_string(),
+        density.at_once.to_string(),
+        hundredths(Some(density.pss_mb())),
+        hundredths(Some(density.available_mb())),
+        decimal(Some(density.per_pod(density.total.processes as f64))),
+        decimal(Some(density.per_pod(density.total.threads as f64))),
+        decimal(Some(density.pods_per_second())),
+        decimal(Some(density.down_within_s)),
+    ]
+}
+
+fn absent(results: &Results) -> Vec<String> {
+    let reason = results.absent.as_deref().unwrap_or("not measured");
+    vec![results.name.to_owned(), reason.to_owned()]
 }

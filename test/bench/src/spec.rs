@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 /// What differs between containers.
 pub(crate) struct Subject<'a> {
     pub(crate) id: &'a str,
-    pub(crate) args: &'a [&'a str],
+    pub(crate) args: &'a [String],
+    /// `NAME=VALUE`, beside PATH.
+    pub(crate) env: &'a [String],
     pub(crate) network: &'a Path,
     pub(crate) cgroup: &'a str,
     /// The pod that it belongs to and whether it is the pod's first container, which holds its namespaces.
@@ -50,12 +52,16 @@ impl Subject<'_> {
                 },
             });
         }
+        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let env: Vec<&str> = std::iter::once(path)
+            .chain(self.env.iter().map(String::as_str))
+            .collect();
         json!({
             "ociVersion": "1.1.0",
             "process": {
                 "user": {"uid": 0, "gid": 0},
                 "args": self.args,
-                "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "env": env,
                 "cwd": "/",
                 "capabilities": {
                     "bounding": CAPABILITIES,

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use containerd_client::services::v1::{
 };
 use containerd_client::tonic::transport::Channel;
 use containerd_client::types::Mount;
+use harness::Scratch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -29,11 +31,20 @@ use prost_types::Any;
 use crate::client::{NAMESPACE, SNAPSHOTTER, request, wanted};
 use crate::contestant::Contestant;
 use crate::image::Image;
+use crate::life::Life;
+use crate::netns;
+use crate::programs::Sign;
 use crate::spec::{PodRole, Subject};
 
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 /// Longer than any honest start, shorter than anybody's patience.
 const FIRST_BYTE_WITHIN: Duration = Duration::from_secs(60);
+/// Between two attempts to connect to a server that does not listen yet: what its first answer may seem late.
+const CONNECT_EVERY: Duration = Duration::from_micros(200);
+/// The variable by which all contestants take the address where a guest serves.
+const ADDRESS: &str = "WASMTIME_HTTP_PROXY_SOCKET_ADDR";
+/// For a container that is ended because its measurement failed.
+const END_WITHIN: Duration = Duration::from_secs(10);
 const SIGKILL: u32 = 9;
 
 /// Where the containers live.
@@ -52,7 +63,10 @@ pub(crate) struct Order<'a> {
     pub(crate) id: String,
     pub(crate) contestant: &'a Contestant,
     pub(crate) image: &'a Image,
-    pub(crate) args: Vec<&'static str>,
+    pub(crate) args: Vec<String>,
+    pub(crate) sign: Sign,
+    /// Where it serves, if it does: no two at once may have the same, since they share a network.
+    pub(crate) port: u16,
     pub(crate) pod: Option<(&'a str, PodRole)>,
 }
 
@@ -65,19 +79,10 @@ pub(crate) struct Container<'y> {
     stderr: PathBuf,
     output: File,
     errors: File,
-    /// What containerd took for the snapshot: its own cost, the same for every shim.
-    pub(crate) snapshot: Duration,
-    /// What containerd took for the record.
-    pub(crate) record: Duration,
-}
-
-/// Times since the request to create the task was sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Life {
-    pub(crate) created: Duration,
-    pub(crate) started: Duration,
-    pub(crate) first_byte: Duration,
-    pub(crate) deleted: Duration,
+    sign: Sign,
+    port: u16,
+    snapshot: Duration,
+    record: Duration,
 }
 
 impl<'y> Container<'y> {
@@ -96,9 +101,14 @@ impl<'y> Container<'y> {
             .into_inner()
             .mounts;
         let snapshot = before.elapsed();
+        let env = match order.sign {
+            Sign::Line => Vec::new(),
+            Sign::Answer => vec![format!("{ADDRESS}=127.0.0.1:{}", order.port)],
+        };
         let spec = Subject {
             id: &id,
             args: &order.args,
+            env: &env,
             network: &yard.network,
             cgroup: &yard.cgroup,
             pod: order.pod,
@@ -111,7 +121,7 @@ impl<'y> Container<'y> {
                     id: id.clone(),
                     image: order.image.name.clone(),
                     runtime: Some(Runtime {
-                        name: order.contestant.runtime.to_owned(),
+                        name: order.contestant.runtime.clone(),
                         options: None,
                     }),
                     spec: Some(Any {
@@ -137,12 +147,14 @@ impl<'y> Container<'y> {
             stderr,
             output,
             errors,
+            sign: order.sign,
+            port: order.port,
             snapshot,
             record,
         })
     }
 
-    /// Create, start, first byte, exit, delete.
+    /// Create, start, first byte, exit, delete: of a guest that ends by itself.
     pub(crate) async fn live(&mut self) -> Result<Life> {
         let outcome = self.live_unexplained().await;
         self.explain(outcome)
@@ -161,8 +173,11 @@ impl<'y> Container<'y> {
             });
             tokio::spawn(async move { tasks.wait(wait).await })
         };
-        let started = self.start(&mut tasks, zero).await?;
+        let start_sent = zero.elapsed();
+        self.start(&mut tasks).await?;
+        let started = zero.elapsed();
         let status = exit.await?.context("wait for the task")?.into_inner();
+        let exited = zero.elapsed();
         ensure!(
             status.exit_status == 0,
             "the guest exited with {}",
@@ -172,44 +187,77 @@ impl<'y> Container<'y> {
         let deleted = zero.elapsed();
         let first_byte = joined(byte)?.duration_since(zero);
         Ok(Life {
-            created,
-            started,
             first_byte,
             deleted,
+            phases: [
+                self.snapshot,
+                self.record,
+                created,
+                started - start_sent,
+                first_byte.saturating_sub(start_sent),
+                exited.saturating_sub(first_byte),
+                deleted - exited,
+            ],
         })
     }
 
-    /// Create, start, first byte; the guest stays. Returns the process that containerd knows.
-    pub(crate) async fn hold(&mut self) -> Result<u32> {
+    /// One part of a life.
+    pub(crate) async fn take(&mut self, step: Step) -> Result<()> {
+        let mut tasks = self.tasks();
+        let outcome = match step {
+            Step::Create => self.create(&mut tasks, Instant::now()).await.map(drop),
+            Step::Run => self.run(&mut tasks).await,
+            Step::Delete => self.delete(&mut tasks).await,
+        };
+        self.explain(outcome)
+    }
+
+    async fn run(&self, tasks: &mut TasksClient<Channel>) -> Result<()> {
+        self.start(tasks).await?;
+        let wait = request(WaitRequest {
+            container_id: self.id.clone(),
+            ..Default::default()
+        });
+        tasks.wait(wait).await.context("wait for the task")?;
+        Ok(())
+    }
+
+    /// Create, start, first byte; the guest stays.
+    pub(crate) async fn hold(&mut self) -> Result<Held> {
         let outcome = self.hold_unexplained().await;
         self.explain(outcome)
     }
 
-    async fn hold_unexplained(&mut self) -> Result<u32> {
-        let byte = self.await_first_byte()?;
-        let pid = self.create_and_start().await?;
-        // The reader must not hold up the connection that the runtime drives.
-        tokio::task::spawn_blocking(|| joined(byte)).await??;
-        Ok(pid)
-    }
-
-    /// As [`Container::hold`], for a container that may have no output.
-    pub(crate) async fn hold_silently(&mut self) -> Result<u32> {
-        let outcome = self.create_and_start().await;
-        self.explain(outcome)
-    }
-
-    async fn create_and_start(&self) -> Result<u32> {
+    async fn hold_unexplained(&mut self) -> Result<Held> {
+        let zero = Instant::now();
         let mut tasks = self.tasks();
-        self.create(&mut tasks, Instant::now()).await?;
-        let answer = tasks
-            .start(request(StartRequest {
-                container_id: self.id.clone(),
-                ..Default::default()
-            }))
-            .await
-            .context("start the task")?;
-        Ok(answer.into_inner().pid)
+        // What is to be read first must be waited for before it can come.
+        let line = match self.sign {
+            Sign::Line => Some(self.await_first_byte()?),
+            Sign::Answer => None,
+        };
+        self.create(&mut tasks, zero).await?;
+        let byte = match line {
+            Some(line) => line,
+            None => self.await_first_answer(),
+        };
+        let pid = self.start(&mut tasks).await?;
+        // The reader must not hold up the connection that the runtime drives.
+        let at = tokio::task::spawn_blocking(|| joined(byte)).await??;
+        Ok(Held {
+            pid,
+            first_byte: at.duration_since(zero),
+        })
+    }
+
+    /// Create and start, for a container that may have no output. Returns the process that containerd knows.
+    pub(crate) async fn hold_silently(&mut self) -> Result<u32> {
+        let mut tasks = self.tasks();
+        let outcome = match self.create(&mut tasks, Instant::now()).await {
+            Ok(_) => self.start(&mut tasks).await,
+            Err(error) => Err(error),
+        };
+        self.explain(outcome)
     }
 
     /// Kills the guest and deletes the task.
@@ -246,6 +294,14 @@ impl<'y> Container<'y> {
         }))
     }
 
+    fn await_first_answer(&self) -> JoinHandle<Result<Instant>> {
+        let (network, port) = (self.yard.network.clone(), self.port);
+        std::thread::spawn(move || {
+            netns::join(&network)?;
+            first_answer(port)
+        })
+    }
+
     async fn create(&self, tasks: &mut TasksClient<Channel>, zero: Instant) -> Result<Duration> {
         tasks
             .create(request(CreateTaskRequest {
@@ -260,15 +316,15 @@ impl<'y> Container<'y> {
         Ok(zero.elapsed())
     }
 
-    async fn start(&self, tasks: &mut TasksClient<Channel>, zero: Instant) -> Result<Duration> {
-        tasks
+    async fn start(&self, tasks: &mut TasksClient<Channel>) -> Result<u32> {
+        let answer = tasks
             .start(request(StartRequest {
                 container_id: self.id.clone(),
                 ..Default::default()
             }))
             .await
             .context("start the task")?;
-        Ok(zero.elapsed())
+        Ok(answer.into_inner().pid)
     }
 
     async fn delete(&self, tasks: &mut TasksClient<Channel>) -> Result<()> {
@@ -290,6 +346,61 @@ impl<'y> Container<'y> {
             error.context(format!("container {} (stderr: {written:?})", self.id))
         })
     }
+}
+
+/// What is asked of a task, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Create,
+    /// Start, and wait for the end.
+    Run,
+    Delete,
+}
+
+impl Step {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Run => "run",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// A guest that stays.
+pub(crate) struct Held {
+    /// The process that containerd knows.
+    pub(crate) pid: u32,
+    /// From the request to create the task.
+    pub(crate) first_byte: Duration,
+}
+
+/// Asks the server at `port` of this network until it answers, and says when.
+fn first_answer(port: u16) -> Result<Instant> {
+    let deadline = Instant::now() + FIRST_BYTE_WITHIN;
+    let mut stream = loop {
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).with_context(|| {
+                    format!("connect to port {port} within {FIRST_BYTE_WITHIN:?}")
+                });
+            }
+            // Nobody tells when it begins to listen.
+            Err(_) => std::thread::park_timeout(CONNECT_EVERY),
+        }
+    };
+    stream.set_read_timeout(Some(FIRST_BYTE_WITHIN))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut answer = [0; 64];
+    let length = stream.read(&mut answer).context("read the answer")?;
+    let at = Instant::now();
+    ensure!(
+        answer[..length].starts_with(b"HTTP/1.1 200"),
+        "the guest answered {:?}",
+        String::from_utf8_lossy(&answer[..length])
+    );
+    Ok(at)
 }
 
 fn joined(byte: JoinHandle<Result<Instant>>) -> Result<Instant> {
@@ -366,8 +477,13 @@ async fn discard(channel: &Channel, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends and removes whatever a failed measurement left. Returns what could not be removed.
-pub(crate) async fn sweep(channel: &Channel) -> Result<Vec<String>> {
+/// Ends and removes whatever a failed measurement left: through containerd what it knows, then by force what carries a
+/// container's name; `spared` are left alone by their ids. Returns what could not be removed.
+pub(crate) async fn sweep(
+    channel: &Channel,
+    scratch: &Scratch,
+    spared: fn(&str) -> bool,
+) -> Result<Vec<String>> {
     let containers = ContainersClient::new(channel.clone())
         .list(request(ListContainersRequest::default()))
         .await
@@ -376,10 +492,18 @@ pub(crate) async fn sweep(channel: &Channel) -> Result<Vec<String>> {
         .containers;
     let mut left = Vec::new();
     for container in containers {
-        let ended =
-            tokio::time::timeout(Duration::from_secs(10), end(channel, &container.id)).await;
-        if discard(channel, &container.id).await.is_err() {
-            left.push(format!("{}: {ended:?}", container.id));
+        let id = container.id;
+        if spared(&id) {
+            continue;
+        }
+        let ended = tokio::time::timeout(END_WITHIN, end(channel, &id)).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            scratch.end(&id)?;
+            // Now that its processes are gone.
+            let _ = tokio::time::timeout(END_WITHIN, end(channel, &id)).await;
+        }
+        if let Err(error) = discard(channel, &id).await {
+            left.push(format!("{error:#}"));
         }
     }
     Ok(left)

@@ -1,12 +1,13 @@
 // A program of real size: two language engines behind one command, as a policy or rules service
 // has them. `big js CODE`, `big jq FILTER JSON`; without arguments it runs one of
-// each and says who it is.
+// each and says who it is, with `hold` it stays after that.
 package main
 
 import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/dop251/goja"
 	"github.com/itchyny/gojq"
@@ -19,11 +20,14 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Println(answer)
+	for len(os.Args) == 2 && os.Args[1] == "hold" {
+		time.Sleep(time.Hour)
+	}
 }
 
 func run(words []string) (string, error) {
 	switch {
-	case len(words) == 0:
+	case len(words) == 0, len(words) == 1 && words[0] == "hold":
 		return all()
 	case len(words) == 2 && words[0] == "js":
 		return script(words[1])

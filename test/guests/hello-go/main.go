@@ -1,10 +1,12 @@
-// A Go program for WASI 0.1: says who it is, its arguments and environment. `exit N` ends so.
+// A Go program for WASI 0.1: says who it is, its arguments and environment. `exit N` ends so,
+// `hold` stays.
 package main
 
 import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 )
 
 func main() {
@@ -21,5 +23,8 @@ func main() {
 			code = 1
 		}
 		os.Exit(code)
+	}
+	for len(os.Args) == 2 && os.Args[1] == "hold" {
+		time.Sleep(time.Hour)
 	}
 }

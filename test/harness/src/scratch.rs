@@ -78,10 +78,19 @@ impl Scratch {
     }
 
     /// Notes a container, so that leftovers named after it are found.
-    pub(crate) fn remember(&self, namespace: &str, id: &str) {
+    pub fn remember(&self, namespace: &str, id: &str) {
         if let Err(error) = leftovers::note_id(&self.dir, namespace, id) {
             warn(&format!("note the container {id}: {error}"));
         }
+    }
+
+    /// Kills every process that carries `mark` (the id of a container, as part of no other one's) and all below it, and
+    /// removes mounts and cgroups of that name: for what its own runtime cannot take down.
+    ///
+    /// # Errors
+    /// When a process does not die, or a cgroup cannot be removed.
+    pub fn end(&self, mark: &str) -> Result<()> {
+        end(mark)
     }
 
     /// The parent of all cgroups of this test, from the root of each hierarchy.
@@ -150,13 +159,13 @@ fn sweep_abandoned(run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes from the world all that carries the tag.
-fn sweep(tag: &str, dir: &Path) -> Result<()> {
+/// Kills the processes that carry the mark and all below them, and removes mounts and cgroups of that name.
+fn end(mark: &str) -> Result<()> {
     until_blocking(
-        &format!("the end of the processes of {tag}"),
+        &format!("the end of the processes of {mark}"),
         Duration::from_secs(20),
         || {
-            let doomed = with_descendants(leftovers::processes_of(tag));
+            let doomed = with_descendants(leftovers::processes_of(mark));
             for pid in &doomed {
                 // It may have ended meanwhile.
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
@@ -164,16 +173,16 @@ fn sweep(tag: &str, dir: &Path) -> Result<()> {
             Ok(doomed.is_empty().then_some(()))
         },
     )?;
-    for mount in leftovers::mounts_of(tag).iter().rev() {
+    for mount in leftovers::mounts_of(mark).iter().rev() {
         // Detached, since another mount namespace may keep it busy; already gone is fine.
         let _ = umount2(mount.as_path(), MntFlags::MNT_DETACH);
     }
     // Deepest first; a cgroup lingers until the kernel has reaped its last process.
     until_blocking(
-        &format!("the removal of the cgroups of {tag}"),
+        &format!("the removal of the cgroups of {mark}"),
         Duration::from_secs(10),
         || {
-            let mut cgroups = leftovers::cgroups_of(&[tag]);
+            let mut cgroups = leftovers::cgroups_of(&[mark]);
             cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
             let kept = cgroups
                 .iter()
@@ -182,7 +191,12 @@ fn sweep(tag: &str, dir: &Path) -> Result<()> {
             Ok((kept == 0).then_some(()))
         },
     )
-    .with_context(|| format!("remove the cgroups of {tag} below {CGROUPS}"))?;
+    .with_context(|| format!("remove the cgroups of {mark} below {CGROUPS}"))
+}
+
+/// Removes from the world all that carries the tag.
+fn sweep(tag: &str, dir: &Path) -> Result<()> {
+    end(tag)?;
     crate::network::remove(tag);
     let mut ids = leftovers::ids_in(dir);
     ids.extend(leftovers::ids_of_bundles(dir));

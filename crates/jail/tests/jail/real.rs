@@ -57,7 +57,7 @@ pub(crate) fn real(args: &[String]) {
         }
     };
     println!("{report:?} after {:?}", begun.elapsed());
-    if report == Report::Ready {
+    if matches!(report, Report::Ready(_)) {
         child.go().expect("goes");
         // Whoever serves is asked from outside: nsenter --net=/proc/PID/ns/net
         println!("pid {}", child.pid());

@@ -181,7 +181,8 @@ impl Stage {
     /// Spawned and ready.
     pub(crate) fn ready(&self) -> Actor {
         let actor = self.spawn().expect("spawned");
-        assert_eq!(actor.report(), Report::Ready);
+        let report = actor.report();
+        assert!(matches!(report, Report::Ready(_)), "{report:?}");
         actor
     }
 
