@@ -120,6 +120,15 @@ pub(crate) struct Actor {
 }
 
 impl Stage {
+    /// Returns when all its processes stand still.
+    pub(crate) fn freeze(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(self.cgroup.frozen()).expect("frozen");
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
