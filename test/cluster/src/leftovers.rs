@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use harness::{Containerd, Leftovers, until};
 
-/// How long the kubelet may take to clean up after the last pod.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How long the kubelet may take to clean up after the last pod. A sandbox that has died by itself, whose mounts are CRI's
+/// to undo, it stops when it collects, once a minute.
+const DEADLINE: Duration = Duration::from_secs(90);
 /// The cgroups that are the kubelet's and stay.
 const KEPT: [&str; 3] = ["kubepods", "besteffort", "burstable"];
 

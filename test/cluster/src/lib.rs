@@ -200,7 +200,8 @@ impl Cluster {
     /// Looks for what pods have left on the node: to be asked when all of them are deleted.
     ///
     /// # Errors
-    /// What is still there after half a minute; the kubelet takes its time to remove directories and cgroups.
+    /// What is still there after a minute and a half; the kubelet takes its time to remove directories, cgroups and
+    /// mounts.
     pub async fn assert_clean(&self) -> Result<()> {
         let own: Vec<u32> = self
             .components
