@@ -93,9 +93,11 @@ impl Builder {
         let builder = if self.without_sampan {
             builder.without_sampan()
         } else {
+            let handler =
+                |name, runtime| Handler::new(name, runtime).option("SystemdCgroup", false);
             builder
-                .handler(Handler::new("wasmtime", harness::SAMPAN).option("SystemdCgroup", false))
-                .handler(Handler::new("sampan-dense", DENSE).option("SystemdCgroup", false))
+                .handler(handler("wasmtime", harness::runtime()))
+                .handler(handler("sampan-dense", DENSE))
         };
         let containerd = builder
             .start()
