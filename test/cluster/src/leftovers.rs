@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use harness::{Containerd, Leftovers, until};
 
-/// How long the kubelet may take to clean up after the last pod. Once a minute it lets containerd remove what that keeps of
-/// ended ones, a mounted user namespace among it.
+/// How long the kubelet may take to clean up after the last pod. Once a minute it collects: it stops sandboxes that have died
+/// by themselves, and has containerd undo what that keeps of ended ones, mounts of theirs among it.
 const DEADLINE: Duration = Duration::from_secs(90);
 /// The cgroups that are the kubelet's and stay.
 const KEPT: [&str; 3] = ["kubepods", "besteffort", "burstable"];

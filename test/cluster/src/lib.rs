@@ -96,8 +96,8 @@ impl Builder {
             // Without options, as the node program writes them: of one with options containerd tells the kubelet that its
             // pods can have no users of their own.
             [
-                ("sampan", harness::SAMPAN),
-                ("wasmtime", harness::SAMPAN),
+                ("sampan", harness::runtime()),
+                ("wasmtime", harness::runtime()),
                 ("sampan-dense", DENSE),
             ]
             .into_iter()
@@ -208,7 +208,8 @@ impl Cluster {
     /// Looks for what pods have left on the node: to be asked when all of them are deleted.
     ///
     /// # Errors
-    /// What is still there after a minute and a half; the kubelet takes its time to remove directories and cgroups.
+    /// What is still there after a minute and a half; the kubelet takes its time to remove directories, cgroups and
+    /// mounts.
     pub async fn assert_clean(&self) -> Result<()> {
         let own: Vec<u32> = self
             .components
