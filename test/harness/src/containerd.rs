@@ -27,6 +27,9 @@ pub(crate) const PAUSE: &str = "localhost/sampan-pause:test";
 
 /// How long containerd may take to come up or to end.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long what containers leave may take to go. A supervisor for whose container containerd asks for nothing, since it
+/// refused the spec itself, waits for it ten seconds and for the end of containerd's connection one more.
+const GONE: Duration = Duration::from_secs(15);
 
 /// Which containerd.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -536,13 +539,13 @@ impl Containerd {
         Leftovers::find(&self.scratch, self.pid())
     }
 
-    /// Waits until nothing is left, at most ten seconds: containerd ends shims after it has answered.
+    /// Waits until nothing is left, at most [`GONE`]: containerd ends shims after it has answered.
     ///
     /// # Errors
     /// What is left then.
     pub async fn assert_clean(&self) -> Result<()> {
         let clean = async || Ok(self.leftovers().is_empty().then_some(()));
-        match until("the end of all leftovers", Duration::from_secs(10), clean).await {
+        match until("the end of all leftovers", GONE, clean).await {
             Ok(()) => Ok(()),
             Err(error) => bail!("{error}:\n{}", self.leftovers()),
         }
