@@ -123,6 +123,15 @@ pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
     Ok(dist)
 }
 
+/// The directory of what is to be tried: what `SAMPAN_SHIM_DIR` names, as for the suites, else what ships, built if need
+/// be.
+pub(crate) fn tried() -> Result<PathBuf> {
+    match std::env::var_os("SAMPAN_SHIM_DIR") {
+        Some(named) => Ok(named.into()),
+        None => run(Processor::host()?, true),
+    }
+}
+
 /// Copies the two binaries of this machine's processor into `directory`, and makes the link, replacing what is there.
 pub(crate) fn install(directory: &Path) -> Result<()> {
     let dist = run(Processor::host()?, true)?;

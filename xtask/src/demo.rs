@@ -1,9 +1,7 @@
 //! `cargo xtask demo`: brings together what `test/demo` shows, and runs it.
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context, Result, bail};
-
-use crate::build::{self, Processor, checkout};
+use crate::build::{self, Processor};
 use crate::{guests, step, tools};
 
 /// The guests that the demo shows.
@@ -13,20 +11,6 @@ const GUESTS: [&str; 3] = ["hello", "http-p2", "probe"];
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     tools::fetch()?;
     guests::build(&GUESTS.map(str::to_owned))?;
-    let dist = build::run(Processor::host()?, true)?;
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(checkout());
-    step::run(
-        "the demo itself",
-        cargo.args(["build", "--locked", "--package", "demo"]),
-    )?;
-    let status = Command::new(build::target_dir().join("debug/demo"))
-        .args(arguments)
-        .env("SAMPAN_SHIM_DIR", dist)
-        .status()
-        .context("start the demo")?;
-    if !status.success() {
-        bail!("the demo ended with {status}");
-    }
-    Ok(())
+    let shims = build::run(Processor::host()?, true)?;
+    step::show("demo", "demo", &shims, arguments)
 }

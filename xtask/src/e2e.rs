@@ -1,5 +1,4 @@
 //! `cargo xtask e2e`: the suite in a Kubernetes cluster (`test/e2e`).
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -35,15 +34,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         if std::env::var_os("SAMPAN_KUBELET").is_some_and(|named| named == "older") {
             cargo.env("SAMPAN_KUBELET", tools::program("kubelet")?);
         }
-        // As the suites do: others than what ships may be named.
-        let processor = Processor::host()?;
-        let binaries: PathBuf = match std::env::var_os("SAMPAN_SHIM_DIR") {
-            Some(named) => named.into(),
-            None => build::run(processor, true)?,
-        };
+        let binaries = build::tried()?;
         // Without the node program the tests that install it are skipped, and say so.
         if binaries.join(build::NODE).exists() {
-            let archive = image::pack(processor, &binaries, image::REFERENCE)?;
+            let archive = image::pack(Processor::host()?, &binaries, image::REFERENCE)?;
             cargo.env("SAMPAN_NODE_IMAGE", archive);
         }
         cargo.env("SAMPAN_SHIM_DIR", binaries);

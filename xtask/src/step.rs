@@ -1,8 +1,11 @@
 //! Running programs, with progress that a person sees.
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+
+use crate::build::{checkout, target_dir};
 
 /// Says what is done now. Commands use this instead of printing, so that all progress looks the same.
 pub(crate) fn say(what: &str) {
@@ -23,6 +26,31 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
         bail!("{what}: {} ended with {status}", shown(command));
     }
     eprintln!("    {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Builds a program of this repository in the development profile and runs it, with our own streams, on the binaries of
+/// `shims`.
+pub(crate) fn show(package: &str, program: &str, shims: &Path, arguments: &[String]) -> Result<()> {
+    run(
+        &format!("the program `{program}`"),
+        Command::new("cargo").current_dir(checkout()).args([
+            "build",
+            "--locked",
+            "--package",
+            package,
+            "--bin",
+            program,
+        ]),
+    )?;
+    let status = Command::new(target_dir().join("debug").join(program))
+        .args(arguments)
+        .env("SAMPAN_SHIM_DIR", shims)
+        .status()
+        .with_context(|| format!("start `{program}`"))?;
+    if !status.success() {
+        bail!("`{program}` ended with {status}");
+    }
     Ok(())
 }
 

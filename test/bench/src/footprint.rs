@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use harness::proc;
 use serde::Serialize;
 
 /// Sums over a set of processes.
@@ -23,9 +24,9 @@ impl Footprint {
     pub(crate) fn of_side(program: &Path, socket: &Path, tasks: &[u32]) -> Result<Self> {
         let mut parents: HashMap<u32, u32> = HashMap::new();
         let mut members: HashSet<u32> = tasks.iter().copied().collect();
-        for pid in processes()? {
+        for pid in proc::processes()? {
             // Processes come and go while we look; one that has gone has no share in anything.
-            let Some(parent) = status_field(pid, "PPid:") else {
+            let Some(parent) = proc::parent(pid) else {
                 continue;
             };
             parents.insert(pid, parent);
@@ -46,32 +47,21 @@ impl Footprint {
         }
         let mut sum = Self::default();
         for pid in members {
-            let Some(pss) = pss_kb(pid) else { continue };
+            let Some(pss) = proc::pss_kb(pid) else {
+                continue;
+            };
             sum.pss_kb += pss;
             sum.processes += 1;
-            sum.threads += u64::from(status_field(pid, "Threads:").unwrap_or_default());
+            sum.threads += proc::threads(pid).unwrap_or_default();
         }
         Ok(sum)
     }
 }
 
-fn processes() -> Result<Vec<u32>> {
-    Ok(std::fs::read_dir("/proc")
-        .context("list /proc")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect())
-}
-
 /// The processes of the shim `program` that serve the containerd at `socket`.
 pub(crate) fn shims(program: &Path, socket: &Path) -> Result<Vec<u32>> {
-    let all = processes()?.into_iter();
+    let all = proc::processes()?.into_iter();
     Ok(all.filter(|&pid| is_shim(pid, program, socket)).collect())
-}
-
-/// Memory that the kernel could give to programs without swapping (`MemAvailable` of `/proc/meminfo`), in kB.
-pub(crate) fn available_kb() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    number_after(&text, "MemAvailable:").context("find MemAvailable in /proc/meminfo")
 }
 
 /// By the program that it runs, the name under which it was started (two shims may be one file), and containerd's
@@ -101,37 +91,9 @@ fn of(pid: u32, file: &str) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join(file)
 }
 
-fn status_field(pid: u32, field: &str) -> Option<u32> {
-    number_after(&std::fs::read_to_string(of(pid, "status")).ok()?, field)
-        .and_then(|number| u32::try_from(number).ok())
-}
-
-fn pss_kb(pid: u32) -> Option<u64> {
-    number_after(
-        &std::fs::read_to_string(of(pid, "smaps_rollup")).ok()?,
-        "Pss:",
-    )
-}
-
-fn number_after(text: &str, field: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(field))?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Footprint, available_kb, number_after, shims};
-
-    #[test]
-    fn fields_are_found_by_their_whole_name() {
-        let rollup = "Rss:  100 kB\nPss_Dirty:  7 kB\nPss:  42 kB\n";
-        assert_eq!(number_after(rollup, "Pss:"), Some(42));
-        assert_eq!(number_after(rollup, "Swap:"), None);
-    }
+    use super::{Footprint, shims};
 
     #[test]
     fn a_known_process_counts_without_any_shim() {
@@ -155,6 +117,5 @@ mod tests {
         // Its own path is on its command line, as a containerd's address is on a shim's.
         let found = shims(&own, &own).expect("read /proc");
         assert_eq!(found, [std::process::id()]);
-        assert!(available_kb().expect("read /proc/meminfo") > 0);
     }
 }

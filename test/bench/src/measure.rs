@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::stream::{StreamExt as _, TryStreamExt as _};
-use harness::Scratch;
+use harness::{Scratch, proc};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -379,7 +379,7 @@ impl Bench<'_> {
         pods: usize,
         at_once: usize,
     ) -> Result<Density> {
-        let before = footprint::available_kb()?;
+        let before = proc::available_kb()?;
         let zero = Instant::now();
         let up: Vec<Pod<'_>> = futures::stream::iter(0..pods)
             .map(|number| async move {
@@ -393,7 +393,7 @@ impl Bench<'_> {
         tokio::time::sleep(SETTLE).await;
         let tasks: Vec<u32> = up.iter().flat_map(|pod| pod.tasks).collect();
         let total = Footprint::of_side(&contestant.program, &self.socket, &tasks)?;
-        let after = footprint::available_kb()?;
+        let after = proc::available_kb()?;
         let zero = Instant::now();
         for pod in up {
             pod.end().await?;

@@ -31,6 +31,7 @@ pub mod image;
 mod leftovers;
 mod network;
 mod poll;
+pub mod proc;
 pub mod process;
 mod registry;
 mod scope;

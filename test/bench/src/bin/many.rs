@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use harness::{Containerd, Cri, Handler, Pod, Registry, guest, image};
+use harness::{Containerd, Cri, Handler, Pod, Registry, guest, image, proc};
 use k8s_cri::v1::{ContainerState, ListContainersRequest};
 use serde::Serialize;
 
@@ -91,7 +91,7 @@ async fn main() -> Result<()> {
     // The first pod of an image compiles it.
     remove(start(&cri, &arguments, &image).await?).await?;
 
-    let others = processes()?;
+    let others = proc::processes()?.into_iter().collect();
     let before = available_kb()?;
     let began = Instant::now();
     let started = stream::iter(0..arguments.pods)
@@ -179,54 +179,29 @@ async fn running(cri: &Cri<'_>) -> Result<usize> {
         .count())
 }
 
-/// What the kernel says could be given to others without swapping, in kB.
 fn available_kb() -> Result<i64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
-    number_after(&text, "MemAvailable:")
-        .and_then(|number| i64::try_from(number).ok())
-        .context("find MemAvailable in /proc/meminfo")
+    i64::try_from(proc::available_kb()?).context("reckon with so much memory")
 }
 
-fn processes() -> Result<BTreeSet<u32>> {
-    Ok(std::fs::read_dir("/proc")
-        .context("list /proc")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect())
-}
-
-/// What was not there before. Who ends while we look has no share in anything.
+/// Those of ours that were not there before. Who ends while we look has no share in anything.
 fn programs(others: &BTreeSet<u32>) -> Result<BTreeMap<String, Program>> {
     let mut programs = BTreeMap::<String, Program>::new();
-    for pid in processes()?.difference(others) {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
-        let (Ok(name), Ok(status), Ok(rollup)) =
-            (read("comm"), read("status"), read("smaps_rollup"))
-        else {
-            continue;
-        };
-        let Some(pss_kb) = number_after(&rollup, "Pss:") else {
-            continue;
-        };
+    for pid in proc::processes()? {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         // As the kernel cuts names: supervisors and holders are one.
-        let name = name.trim();
-        if !["containerd-shim", "sampan-runner"].contains(&name) {
+        let ours = ["containerd-shim", "sampan-runner"].contains(&name.trim());
+        if others.contains(&pid) || !ours {
             continue;
         }
-        let program = programs.entry(name.to_owned()).or_default();
+        let Some(pss_kb) = proc::pss_kb(pid) else {
+            continue;
+        };
+        let program = programs.entry(name.trim().to_owned()).or_default();
         program.processes += 1;
-        program.threads += number_after(&status, "Threads:").unwrap_or_default();
+        program.threads += proc::threads(pid).unwrap_or_default();
         program.pss_kb += pss_kb;
     }
     Ok(programs)
-}
-
-fn number_after(text: &str, field: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(field))?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
 }
 
 fn show(seen: &Seen) {
