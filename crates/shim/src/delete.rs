@@ -14,6 +14,7 @@ use plan::{CgroupDriver, CgroupPlan, ContainerId};
 
 use crate::events::timestamp;
 use crate::native::Native;
+use crate::pod::PodFiles;
 use crate::record::{Record, RunDir, start_time};
 use crate::{info, node};
 
@@ -38,13 +39,10 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     if UnixStream::connect(&socket).is_err() {
         // containerd calls this for the pod's own container alone when the supervisor of a whole pod dies (2.x).
         for (id, dir, record) in dir.members(id.as_str()) {
-            remove(
-                &id,
-                &dir,
-                Some(&record),
-                &bundle.with_file_name(&id),
-                &mut results,
-            );
+            // A pod without a container has its bundle elsewhere.
+            let beside = bundle.with_file_name(&id);
+            let bundle = record.bundle.as_deref().unwrap_or(&beside);
+            remove(&id, &dir, Some(&record), bundle, &mut results);
         }
     }
     remove(id.as_str(), &dir, record.as_ref(), &bundle, &mut results);
@@ -74,6 +72,7 @@ fn remove(
         results.push(Native::new(id, dir.native()).delete_now());
     }
     results.push(jail::unmount_rootfs(&bundle.join("rootfs")).map_err(Into::into));
+    results.push(PodFiles::of(dir).release().map_err(Into::into));
     results.push(dir.remove().context("remove the container's directory"));
 }
 

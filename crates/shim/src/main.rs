@@ -23,6 +23,7 @@ mod on_term;
 mod oom;
 mod options;
 mod places;
+mod pod;
 mod process;
 mod record;
 mod reference;

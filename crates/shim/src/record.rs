@@ -28,6 +28,9 @@ pub(crate) struct Record {
     /// The pod that it is in, by the id of the pod's own container.
     #[serde(default)]
     pub(crate) pod: Option<String>,
+    /// Its bundle.
+    #[serde(default)]
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 const RECORD: &str = "record.json";
@@ -63,6 +66,11 @@ impl RunDir {
     /// Where libcontainer keeps its state.
     pub(crate) fn native(&self) -> PathBuf {
         self.0.join("native")
+    }
+
+    /// Where a pod's files are, if we keep them.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.0.join("files")
     }
 
     /// Replaces the record, whole or not at all.
@@ -145,6 +153,7 @@ mod tests {
             systemd: false,
             native: false,
             pod: None,
+            bundle: None,
         };
         dir.write(&record).expect("written");
         assert_eq!(dir.read(), Some(record));

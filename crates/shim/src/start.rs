@@ -15,7 +15,7 @@ use containerd_shim::{Flags, StartOpts};
 use serde::Deserialize;
 
 use crate::bootstrap::Bootstrap;
-use crate::{info, logs, node, supervisor};
+use crate::{info, logs, node, pod, supervisor};
 
 /// Whom one supervisor serves.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     let config = node::config()?;
     let bundle = std::env::current_dir().context("find the bundle")?;
     let group = group(&bundle, &bootstrap.id)?;
+    if !bundle.join("config.json").exists() {
+        pod::keep_options(&bundle, &bootstrap.options)?;
+    }
     let address = address(&bootstrap, group.name());
     let path = address.trim_start_matches("unix://");
     let listener = listen(Path::new(path)).with_context(|| format!("listen on {path}"))?;
@@ -78,7 +81,13 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
 
 fn group(bundle: &Path, id: &str) -> anyhow::Result<Group> {
     let path = bundle.join("config.json");
-    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let text = match fs::read(&path) {
+        // The pod itself, which is no container of containerd's ([`crate::pod`]).
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Group::Pod(id.to_owned()));
+        }
+        read => read.with_context(|| format!("read {}", path.display()))?,
+    };
     let grouping: Grouping =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?;
     Ok(grouping.annotations.get(plan::ON_SANDBOX).map_or_else(
@@ -141,6 +150,11 @@ mod tests {
         assert_eq!(
             group(dir.path(), "c1").expect("valid"),
             Group::Pod("pod1".to_owned())
+        );
+        let empty = tempfile::tempdir().expect("temporary directory");
+        assert_eq!(
+            group(empty.path(), "pod2").expect("valid"),
+            Group::Pod("pod2".to_owned())
         );
         fs::write(dir.path().join("config.json"), "{}").expect("written");
         assert_eq!(

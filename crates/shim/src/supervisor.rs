@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::create_task;
 use containerd_shim_protos::ttrpc::r#async::Server;
 use containerd_shim_protos::ttrpc::r#async::transport::Listener;
@@ -19,6 +20,7 @@ use crate::container::Container;
 use crate::containerd::Containerd;
 use crate::events::Events;
 use crate::failure::{Failure, Kind, Outcome};
+use crate::pod::PodService;
 use crate::start::Group;
 use crate::task::TaskService;
 
@@ -189,8 +191,8 @@ async fn run(
         changed: Notify::new(),
         over: Notify::new(),
     });
-    let mut server = serve_tasks(listener, &supervisor)?;
-    server.start().await.context("serve the Task service")?;
+    let mut server = services(listener, &supervisor)?;
+    server.start().await.context("serve containerd")?;
     let early = supervisor.clone();
     tokio::spawn(async move { early.containerd.ask_early().await });
     tracing::info!(
@@ -207,15 +209,15 @@ async fn run(
     supervisor.leave_socket();
     tracing::info!("supervisor ends");
     // Answers that are under way are finished; then the queue of events ends with its senders.
-    server.shutdown().await.context("end the Task service")?;
+    server.shutdown().await.context("end the services")?;
     drop(server);
     drop(supervisor);
     let _ = tokio::time::timeout(LAST_EVENTS, delivery).await;
     Ok(())
 }
 
-/// The service under both names: containerd 1.7 asks for version 2, which has the same messages.
-fn serve_tasks(listener: UnixListener, supervisor: &Arc<Supervisor>) -> anyhow::Result<Server> {
+/// The Task service under both names (containerd 1.7 asks for version 2, which has the same messages) and the one for pods.
+fn services(listener: UnixListener, supervisor: &Arc<Supervisor>) -> anyhow::Result<Server> {
     listener.set_nonblocking(true)?;
     let listener = Listener::try_from(listener).context("take the socket over")?;
     let service = || create_task(Arc::new(TaskService::new(supervisor.clone())));
@@ -226,7 +228,10 @@ fn serve_tasks(listener: UnixListener, supervisor: &Arc<Supervisor>) -> anyhow::
     Ok(Server::new()
         .add_listener(listener)
         .register_service(service())
-        .register_service(older))
+        .register_service(older)
+        .register_service(create_sandbox(Arc::new(PodService::new(
+            supervisor.clone(),
+        )))))
 }
 
 /// The supervisor ends with its last container and not before: a service manager that stops

@@ -6,7 +6,7 @@ mod talk;
 
 use anyhow::{Context, Result};
 use harness::image::{self, Content};
-use harness::{Containerd, ContainerdBuilder, Cri, Exit, Logs, Registry, Version, guest};
+use harness::{Containerd, ContainerdBuilder, Cri, Exit, Handler, Logs, Registry, Version, guest};
 
 pub use kubelet::{Projected, Volumes};
 pub use talk::{At, crictl};
@@ -63,6 +63,13 @@ pub async fn house_of(builder: ContainerdBuilder) -> Result<Option<House>> {
         containerd,
         registry,
     }))
+}
+
+/// A containerd 2.x whose pods of handler `sampan` are made by the shim (`sandboxer = "shim"`).
+#[must_use]
+pub fn sandboxer() -> ContainerdBuilder {
+    let handler = Handler::new("sampan", harness::SAMPAN).option("SystemdCgroup", false);
+    Containerd::builder().handler(handler.sandboxer("shim"))
 }
 
 /// Runs a container of an image that was pulled to its end, in a pod of its own.
