@@ -44,6 +44,7 @@ pub struct Handler {
     name: String,
     runtime_type: String,
     options: Value,
+    sandboxer: Option<String>,
 }
 
 impl Handler {
@@ -54,7 +55,15 @@ impl Handler {
             name: name.to_owned(),
             runtime_type: runtime_type.to_owned(),
             options: json!({}),
+            sandboxer: None,
         }
+    }
+
+    /// Says who makes its pods (2.x): `shim`, or `podsandbox`, which containerd takes by itself.
+    #[must_use]
+    pub fn sandboxer(mut self, name: &str) -> Self {
+        self.sandboxer = Some(name.to_owned());
+        self
     }
 
     /// Sets an option of the runtime, as in `SystemdCgroup` or `ConfigPath`.
