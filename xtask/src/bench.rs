@@ -17,6 +17,16 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     baseline(&cache_dir()?)?;
     // What is measured is what ships.
     let ours = build::run(build::Processor::host()?, true)?;
+    measure("bench", |bench| {
+        bench.args(arguments).arg("--shims").arg(ours)
+    })
+}
+
+/// Builds a program of `test/bench` and runs it.
+pub(crate) fn measure(
+    program: &str,
+    with: impl FnOnce(&mut Command) -> &mut Command,
+) -> Result<()> {
     step::run(
         "the bench and the floor (release)",
         Command::new("cargo").current_dir(build::checkout()).args([
@@ -28,17 +38,20 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         ]),
     )?;
     let target = build::target_dir();
-    let status = Command::new(target.join("release/bench"))
-        .env("CARGO_TARGET_DIR", &target)
-        .args(arguments)
-        .arg("--shims")
-        .arg(ours)
+    let mut command = Command::new(target.join("release").join(program));
+    let status = with(command.env("CARGO_TARGET_DIR", &target))
         .status()
         .context("start the bench")?;
     if !status.success() {
         bail!("the bench ended with {status}");
     }
     Ok(())
+}
+
+/// The directory of the baseline's shim, which is built if need be.
+pub(crate) fn baseline_dir(cache: &Path) -> Result<PathBuf> {
+    baseline(cache)?;
+    Ok(cache.join("baseline-target/release"))
 }
 
 /// The baseline has a workspace, a lock file and a target directory of its own: it pins versions that cannot be linked

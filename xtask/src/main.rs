@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod bench_http;
 mod build;
 mod chart;
 mod check;
@@ -131,6 +132,15 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Build servers of a wasi:http component, `wasmtime serve` among them, and measure them side by side (as root)
+    BenchHttp {
+        /// Measure the shim and the runner of this directory instead of building them
+        #[arg(long)]
+        shims: Option<PathBuf>,
+        /// For the bench itself: `-- compare --rounds 3`, `-- alive --requests 10000`; `-- --help` lists them
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -181,5 +191,6 @@ fn main() -> anyhow::Result<()> {
         } => kind::run(pull, kubernetes.as_deref(), &arguments),
         Command::Chart { check } => chart::run(check),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::BenchHttp { shims, arguments } => bench_http::run(shims, &arguments),
     }
 }
