@@ -22,8 +22,7 @@ pub(crate) fn run(base: Option<&str>, arguments: &[String]) -> Result<()> {
         .any(|argument| argument.starts_with("--cluster"))
     {
         // What it measures is there already.
-        compile(&["--release"])?;
-        return start(&mut bench("release"), arguments);
+        return measure("bench", |bench| bench.args(arguments));
     }
     if Tools::locate().is_err() {
         crate::tools::run()?;
