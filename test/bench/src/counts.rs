@@ -7,7 +7,7 @@
 mod tracer;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::stage::{Stage, warm_up};
 use crate::task::Step;
 
 /// A start takes some seconds step by step, and many more where others want the processors too.
-const STEP_WITHIN: Duration = Duration::from_secs(180);
+const STEP_WITHIN: Duration = Duration::from_secs(600);
 
 /// The part of the file of bounds that is held here; `cargo xtask build` holds the other.
 #[derive(Debug, Default, Deserialize)]
@@ -104,7 +104,13 @@ async fn measure(
     for step in [Step::Create, Step::Run, Step::Delete] {
         // Whoever is at the gate waits for ever if the tracer has failed.
         let taken = tokio::time::timeout(STEP_WITHIN, container.take(step)).await;
-        taken.with_context(|| format!("no end of {} within {STEP_WITHIN:?}", step.name()))??;
+        taken.with_context(|| {
+            format!(
+                "no end of {} within {STEP_WITHIN:?}, after {:?} steps",
+                step.name(),
+                tracer.counts()
+            )
+        })??;
         let now = tracer.counts();
         for (process, count) in &now {
             let spent = count - before.get(process).copied().unwrap_or_default();

@@ -71,7 +71,7 @@ const PROMISES: [Promise; 8] = [
         bounds: [2.0, 0.8],
         kept: AT_MOST,
         found: |report, side| {
-            let density = density(report, side.name, |density| density.at_once == 1)?;
+            let density = density(report, side.name, |density| density.pods == 50)?;
             Some(density.pss_mb())
         },
     },
