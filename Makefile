@@ -41,7 +41,7 @@ tools: prerequisites ## What the tests run against (containerd, runc, registry, 
 guests: prerequisites ## The WebAssembly programs that the tests run
 	$(XTASK) guests
 
-install: build ## Copies the two binaries to $DESTDIR/usr/local/bin
+install: build ## Copies the two binaries and the link to $DESTDIR/usr/local/bin
 	$(XTASK) install --to $(DESTDIR)/usr/local/bin
 
 prerequisites:

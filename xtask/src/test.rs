@@ -67,9 +67,8 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     if let Some(shipped) = &shipped {
         report.step("counts", || bench::counts(shipped));
     }
-    let suites = packages.iter().filter(|package| package.suite);
-    for suite in suites.filter(|suite| suite.name != E2E) {
-        let name = format!("suite {}", suite.name);
+    for suite in suites(&packages) {
+        let name = suite.name();
         if report.leaves_out(&name) {
             continue;
         }
@@ -82,16 +81,16 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
         report.step(&name, || {
             let mut command = cargo();
             command
-                .args([
-                    "test",
-                    "--locked",
-                    "--no-fail-fast",
-                    "--package",
-                    &suite.name,
-                    // A suite has no examples in its documentation, which would each be compiled.
-                    "--tests",
-                ])
+                .args(["test", "--locked", "--no-fail-fast"])
+                .args(["--package", suite.package])
                 .env("SAMPAN_SHIM_DIR", shipped);
+            match suite.dense {
+                // A suite has no examples in its documentation, which would each be compiled.
+                None => command.arg("--tests"),
+                Some(tests) => command
+                    .args(tests.iter().flat_map(|test| ["--test", test]))
+                    .env(SCOPE, "dense"),
+            };
             // What is ignored here is a known defect, and counts as ignored.
             tally.run(&name, &mut command, &[])
         });
@@ -113,6 +112,50 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
 
 /// The suite that wants a cluster: `cargo xtask e2e` runs it.
 pub(crate) const E2E: &str = "e2e-tests";
+
+/// `dense` makes the suites those of the runtime with one supervisor for a node (`test/harness/src/scope.rs`).
+const SCOPE: &str = "SAMPAN_SCOPE";
+
+/// The tests whose outcome may depend on whom a supervisor serves.
+const DENSE: [(&str, &[&str]); 2] = [
+    (
+        "shim-tests",
+        &["exec", "failure", "life", "lifecycle", "native", "stop"],
+    ),
+    ("cri-tests", &["failure", "pod", "restart", "stop"]),
+];
+
+/// A run of the tests of a package.
+struct Suite<'a> {
+    package: &'a str,
+    /// These alone, once more, with one supervisor for all.
+    dense: Option<&'static [&'static str]>,
+}
+
+impl Suite<'_> {
+    fn name(&self) -> String {
+        let scope = if self.dense.is_some() { " dense" } else { "" };
+        format!("suite {}{scope}", self.package)
+    }
+}
+
+/// Each suite, and some of their tests in the other scope, unless a scope is chosen for all.
+fn suites(packages: &[Package]) -> Vec<Suite<'_>> {
+    let chosen = std::env::var_os(SCOPE).is_some();
+    let twice = DENSE.iter().filter(|_| !chosen);
+    packages
+        .iter()
+        .filter(|package| package.suite && package.name != E2E)
+        .map(|package| Suite {
+            package: &package.name,
+            dense: None,
+        })
+        .chain(twice.map(|(package, tests)| Suite {
+            package,
+            dense: Some(tests),
+        }))
+        .collect()
+}
 
 struct Report<'a> {
     only: &'a [String],

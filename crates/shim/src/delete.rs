@@ -39,7 +39,9 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     }
     // All of it is tried; the first failure is told, for then something was left.
     let mut results = Vec::new();
-    if let Some(orphan) = record.as_ref().filter(|record| record.is_orphaned()) {
+    if let Some(orphan) = record.as_ref().filter(|record| record.is_orphaned())
+        && orphan.supervisor != Incarnation::UNKNOWN
+    {
         results.push(remove_all_of(orphan.supervisor, &dir, &bundle));
     }
     let own = dir.read();

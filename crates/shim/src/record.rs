@@ -25,7 +25,7 @@ pub(crate) struct Record {
     pub(crate) systemd: bool,
     /// Whether libcontainer made the container.
     pub(crate) native: bool,
-    /// Its supervisor.
+    /// Its supervisor; unknown in the record of an older shim.
     #[serde(default)]
     pub(crate) supervisor: Incarnation,
 }
@@ -45,6 +45,11 @@ pub(crate) struct Incarnation {
 }
 
 impl Incarnation {
+    pub(crate) const UNKNOWN: Self = Self {
+        pid: 0,
+        start_time: 0,
+    };
+
     /// This process.
     pub(crate) fn this() -> Self {
         let pid = nix::unistd::getpid().as_raw();
@@ -143,20 +148,21 @@ impl RunDir {
     }
 }
 
-/// When a process started; `None` when there is none of that number.
+/// When a process started; `None` when there is none of that number, or it has ended and nobody has asked how.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the name in brackets and may hold anything.
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
     use super::*;
 
     #[test]
@@ -203,5 +209,11 @@ mod tests {
         let own = i32::try_from(std::process::id()).expect("a pid");
         assert!(start_time(own).expect("this process") > 0);
         assert_eq!(start_time(-1), None);
+        let mut child = std::process::Command::new("true").spawn().expect("spawned");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(nix::unistd::Pid::from_raw(pid)), ended).expect("it ends");
+        assert_eq!(start_time(pid), None, "nobody has taken its status yet");
+        child.wait().expect("waited for");
     }
 }

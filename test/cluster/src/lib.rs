@@ -90,8 +90,9 @@ impl Builder {
         let builder = if self.without_sampan {
             builder.without_sampan()
         } else {
-            builder
-                .handler(Handler::new("wasmtime", harness::SAMPAN).option("SystemdCgroup", false))
+            builder.handler(
+                Handler::new("wasmtime", harness::runtime()).option("SystemdCgroup", false),
+            )
         };
         let containerd = builder
             .start()

@@ -4,12 +4,21 @@
 mod kubelet;
 mod talk;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use harness::image::{self, Content};
-use harness::{Containerd, ContainerdBuilder, Cri, Exit, Logs, Registry, Version, guest};
+use harness::{
+    Containerd, ContainerdBuilder, Cri, CriContainer, Exit, Logs, Pod, Registry, Version, guest,
+    until,
+};
+use k8s_cri::v1::{PodSandboxState, PodSandboxStatusRequest};
 
 pub use kubelet::{Projected, Volumes};
 pub use talk::{At, crictl};
+
+/// How long CRI may take to notice what has happened.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A registry and a containerd with CRI that pulls from it.
 #[derive(Debug)]
@@ -39,6 +48,61 @@ impl House {
         let image = image::cncf(guest(&format!("{name}.wasm"))?, os);
         self.pulled(name, &image).await
     }
+
+    /// What CRI says of a pod.
+    ///
+    /// # Errors
+    /// What CRI says instead.
+    pub async fn pod_state(&self, pod: &Pod<'_>) -> Result<PodSandboxState> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: pod.id().to_owned(),
+            verbose: false,
+        };
+        let mut runtime = self.containerd.cri().await?.runtime();
+        let status = runtime
+            .pod_sandbox_status(request)
+            .await?
+            .into_inner()
+            .status;
+        Ok(status.context("the pod has a status")?.state())
+    }
+
+    /// Waits until CRI has noticed that a pod is no more.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn not_ready(&self, pod: &Pod<'_>) -> Result<()> {
+        until("the pod not to be ready", DEADLINE, async || {
+            Ok((self.pod_state(pod).await? == PodSandboxState::SandboxNotready).then_some(()))
+        })
+        .await
+    }
+}
+
+/// A container that uses a processor until it is ended, and has begun with it; its image is that of the probe.
+///
+/// # Errors
+/// What CRI says.
+pub async fn spinning<'a>(pod: &Pod<'a>, name: &str, image: &str) -> Result<CriContainer<'a>> {
+    let container = pod
+        .container(name, image)
+        .command(["/", "spin"])
+        .create()
+        .await?;
+    container.start().await?;
+    container.stdout_contains("spinning").await?;
+    Ok(container)
+}
+
+/// Removes a pod as the kubelet does: again, until CRI has noticed all that has happened.
+///
+/// # Errors
+/// When it never does.
+pub async fn removed(pod: &Pod<'_>) -> Result<()> {
+    until("CRI to remove the pod", DEADLINE, async || {
+        Ok(pod.remove().await.ok())
+    })
+    .await
 }
 
 /// Starts both; `None` where the test has to be skipped, which has been said then.

@@ -1,15 +1,11 @@
 //! A process of a pod is killed: the kubelet sees what has happened, can remove the pod, and nothing is left.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
-use cri_tests::{House, house};
+use cri_tests::{House, house, removed, spinning};
 use harness::process::{children_of, ended, parent_of, signal};
-use harness::{CriContainer, Pod, Version, until};
-use k8s_cri::v1::{ContainerState, PodSandboxState, PodSandboxStatusRequest};
+use harness::{CriContainer, Pod, Version};
+use k8s_cri::v1::{ContainerState, PodSandboxState};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
-
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A pod with a container that runs and one that was created, the supervisor and the pod's holder.
 struct Running<'a> {
@@ -44,46 +40,6 @@ async fn running<'a>(house: &'a House, image: &str) -> Result<Running<'a>> {
     })
 }
 
-async fn spinning<'a>(pod: &Pod<'a>, name: &str, image: &str) -> Result<CriContainer<'a>> {
-    let container = pod
-        .container(name, image)
-        .command(["/", "spin"])
-        .create()
-        .await?;
-    container.start().await?;
-    container.stdout_contains("spinning").await?;
-    Ok(container)
-}
-
-async fn pod_state(house: &House, pod: &Pod<'_>) -> Result<PodSandboxState> {
-    let request = PodSandboxStatusRequest {
-        pod_sandbox_id: pod.id().to_owned(),
-        verbose: false,
-    };
-    let mut runtime = house.containerd.cri().await?.runtime();
-    let status = runtime
-        .pod_sandbox_status(request)
-        .await?
-        .into_inner()
-        .status;
-    Ok(status.context("the pod has a status")?.state())
-}
-
-async fn not_ready(house: &House, pod: &Pod<'_>) -> Result<()> {
-    until("the pod not to be ready", DEADLINE, async || {
-        Ok((pod_state(house, pod).await? == PodSandboxState::SandboxNotready).then_some(()))
-    })
-    .await
-}
-
-/// As the kubelet does: again, until CRI has noticed all that has happened.
-async fn removed(pod: &Pod<'_>) -> Result<()> {
-    until("CRI to remove the pod", DEADLINE, async || {
-        Ok(pod.remove().await.ok())
-    })
-    .await
-}
-
 async fn killed(version: Version) -> Result<()> {
     let Some(house) = house(version).await? else {
         return Ok(());
@@ -100,7 +56,7 @@ async fn killed(version: Version) -> Result<()> {
         ContainerState::ContainerRunning
     );
     assert_eq!(
-        pod_state(&house, &it.pod).await?,
+        house.pod_state(&it.pod).await?,
         PodSandboxState::SandboxReady
     );
     let again = spinning(&it.pod, "again", &image).await?;
@@ -118,7 +74,7 @@ async fn killed(version: Version) -> Result<()> {
     // The holder: the kubelet learns that the pod is not ready any more.
     let it = running(&house, &image).await?;
     signal(it.holder, SIGKILL)?;
-    not_ready(&house, &it.pod).await?;
+    house.not_ready(&it.pod).await?;
     removed(&it.pod).await?;
     ended(it.supervisor).await?;
     house
@@ -137,7 +93,7 @@ async fn killed(version: Version) -> Result<()> {
     for container in [&it.first, &it.second] {
         assert_ne!(container.wait().await?.exit_code, 0);
     }
-    not_ready(&house, &it.pod).await?;
+    house.not_ready(&it.pod).await?;
     removed(&it.pod).await?;
     house
         .containerd
@@ -275,7 +231,7 @@ async fn killed_while_compiling_leaves_nothing() -> Result<()> {
             );
         }
     }
-    not_ready(&house, &it.pod).await?;
+    house.not_ready(&it.pod).await?;
     removed(&it.pod).await?;
     house.containerd.assert_clean().await
 }

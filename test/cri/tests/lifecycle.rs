@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use cri_tests::{house, run};
+use cri_tests::{house, run, spinning};
 use harness::process::parent_of;
 use harness::{Pod, Version, until};
 
@@ -32,13 +32,7 @@ async fn exits(version: Version) -> Result<()> {
 }
 
 async fn ended(pod: &Pod<'_>, name: &str, image: &str, grace: i64) -> Result<(i32, Duration)> {
-    let container = pod
-        .container(name, image)
-        .command(["/", "spin"])
-        .create()
-        .await?;
-    container.start().await?;
-    container.stdout_contains("spinning").await?;
+    let container = spinning(pod, name, image).await?;
     let began = Instant::now();
     container.stop(grace).await?;
     let exit = container.wait().await?;

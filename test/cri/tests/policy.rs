@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use cri_tests::house_of;
-use harness::{Containerd, Handler, SAMPAN, Version};
+use harness::{Containerd, Handler, Version, runtime};
 use serde_json::json;
 
 async fn settings(version: Version) -> Result<()> {
-    let closed = Handler::new("sampan-closed", SAMPAN)
+    let closed = Handler::new("sampan-closed", runtime())
         .option("SystemdCgroup", false)
         .option("network", "none");
     let builder = Containerd::builder()

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use cri_tests::{House, Volumes, house_of};
 use harness::process::parent_of;
 use harness::{
-    ContainerBuilder, Containerd, Cri, Handler, Pod, SAMPAN, get, guest, image, listening, unique,
+    ContainerBuilder, Containerd, Cri, Handler, Pod, get, guest, image, listening, runtime, unique,
 };
 use k8s_cri::v1::{IdMapping, NamespaceMode, StatusRequest, UserNamespace};
 use tonic::Code;
@@ -39,7 +39,7 @@ fn own_users() -> UserNamespace {
 async fn able() -> Result<Option<House>> {
     // containerd 1.7 has no mounts with other owners, without which a pod cannot read its volumes. 2.x takes the options
     // of such a pod's handler for runc's, so it has to be one without.
-    let handler = Handler::new(HANDLER, SAMPAN);
+    let handler = Handler::new(HANDLER, runtime());
     let builder = Containerd::builder().handler(handler);
     let Some(house) = house_of(builder).await? else {
         return Ok(None);

@@ -50,7 +50,7 @@ pub(crate) async fn tell(screen: &mut Screen) -> Result<String> {
     screen.line(format_args!(
         "containerd {} with the runtime {} is up",
         version.trim(),
-        harness::SAMPAN
+        harness::runtime()
     ));
 
     let ending = chapters(screen, &registry, &containerd).await;
@@ -274,7 +274,7 @@ async fn by_ctr(screen: &mut Screen, registry: &Registry, containerd: &Container
         "run",
         "--rm",
         "--runtime",
-        harness::SAMPAN,
+        harness::runtime(),
         "--env",
         "WHO=ctr",
         &reference,

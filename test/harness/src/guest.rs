@@ -25,11 +25,11 @@ pub fn able() -> Result<bool> {
         return Ok(false);
     }
     let dir = crate::built_dir()?;
-    for name in ["containerd-shim-sampan-v1", "sampan-runner"] {
+    for name in [crate::shim(), "sampan-runner"] {
         let path = dir.join(name);
         path.metadata().with_context(|| {
             format!(
-                "find {}: run `cargo build -p shim -p runner`, or set SAMPAN_SHIM_DIR",
+                "find {}: run `cargo xtask build`, or set SAMPAN_SHIM_DIR",
                 path.display()
             )
         })?;

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -8,6 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::scratch::Scratch;
 
 pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
+/// Where containerd has the sockets of its shims, unless told.
+const SOCKETS: &str = "/run/containerd/s";
 
 /// What is left in the world of some containers: all lists are empty when the shim has cleaned up.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -213,8 +216,21 @@ fn sockets(address: &Path, ids: &[(String, String)]) -> Vec<PathBuf> {
         // Go's shims listen on a second one where containerd logs at debug level.
         .flat_map(|path| [path.join("debug"), path])
         .map(|path| hex::encode(Sha256::digest(path.as_os_str().as_bytes())))
-        .map(|name| Path::new("/run/containerd/s").join(name))
+        .map(|name| Path::new(SOCKETS).join(name))
+        .chain(told_sockets(address))
         .filter(|path| path.exists())
+        .collect()
+}
+
+/// Those that supervisors have told of in the log of the containerd with this address: that of a supervisor for a node is
+/// named after more than can be known here.
+fn told_sockets(address: &Path) -> BTreeSet<PathBuf> {
+    let log = fs::read(address.with_file_name("containerd.log")).unwrap_or_default();
+    String::from_utf8_lossy(&log)
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("socket="))
+        .map(PathBuf::from)
+        .filter(|path| path.starts_with(SOCKETS))
         .collect()
 }
 

@@ -32,6 +32,7 @@ mod network;
 mod poll;
 pub mod process;
 mod registry;
+mod scope;
 mod scratch;
 mod task;
 mod tree;
@@ -43,14 +44,13 @@ pub use guest::{able, guest};
 pub use leftovers::Leftovers;
 pub use poll::{until, until_every};
 pub use registry::Registry;
+pub use scope::{dense, runtime, shim};
 pub use scratch::{Scratch, unique};
 pub use task::{Events, Exec, ExecBuilder, Output, Stdio, Task, TaskBuilder};
 pub use tools::Tools;
 pub use tree::Tree;
 pub use web::{Answer, get, listening, post};
 
-/// The runtime type of our shim.
-pub const SAMPAN: &str = "io.containerd.sampan.v1";
 /// The runtime type of runc's shim.
 pub const RUNC: &str = "io.containerd.runc.v2";
 

@@ -12,8 +12,8 @@ use crate::poll::until;
 
 /// How long a killed process may take to end.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How the supervisor's command line begins; the processes that it forks keep it.
-const SHIM: &str = "containerd-shim-sampan-v1";
+/// How the name of the supervisor's program begins; the processes that it forks keep it.
+const SHIM: &str = "containerd-shim-sampan-";
 
 /// The process above this one.
 ///

@@ -23,7 +23,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::{Containerd, SAMPAN, unique};
+use crate::{Containerd, runtime, unique};
 
 pub use events::Events;
 pub use exec::{Exec, ExecBuilder};
@@ -59,7 +59,7 @@ impl<'a> TaskBuilder<'a> {
             namespace: "default".to_owned(),
             image: image.to_owned(),
             id,
-            runtime: SAMPAN.to_owned(),
+            runtime: runtime().to_owned(),
             options: None,
             labels: HashMap::new(),
             stdin: Stdio::Null,

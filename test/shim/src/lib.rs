@@ -1,9 +1,13 @@
 //! What the tests of the shim through containerd's Task API share: a containerd without CRI, and images of guests.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
-use harness::{Containerd, Version, image};
+use harness::{Containerd, Task, Version, image, until};
 use tonic::{Code, Status};
+
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A containerd without CRI; `None` where the test has to be skipped, which has been said then.
 ///
@@ -45,6 +49,24 @@ pub async fn rootfs(containerd: &Containerd, guest: &str) -> Result<String> {
         .build()?;
     containerd.import(&reference, &image).await?;
     Ok(reference)
+}
+
+/// Deletes a task as a client does that does not know what has happened: again until containerd has done it or knows
+/// nothing of the task; then the records go.
+///
+/// # Errors
+/// When that takes too long.
+pub async fn deleted(task: &mut Task<'_>) -> Result<()> {
+    until("containerd to delete the task", DEADLINE, async || {
+        match task.delete_task().await {
+            Ok(_) => Ok(Some(())),
+            Err(status) if status.code() == Code::NotFound => Ok(Some(())),
+            // It has not noticed the end of its shim yet.
+            Err(_) => Ok(None),
+        }
+    })
+    .await?;
+    task.remove_records().await
 }
 
 /// The answer with which a call failed.

@@ -13,7 +13,7 @@ use containerd_shim_protos::protobuf::Message;
 use harness::process::{children_of, ended, parent_of, signal};
 use harness::{Containerd, Task, Version, guest, image, until};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
-use shim_tests::{containerd, expect, layer, refusal};
+use shim_tests::{containerd, deleted, expect, layer, refusal};
 use tonic::Code;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -58,22 +58,7 @@ async fn at<'a>(
     Ok((task, supervisor))
 }
 
-/// Deletes as a client does that does not know what has happened: again until containerd has done it or knows nothing
-/// of the task; then the records go.
-async fn deleted(task: &mut Task<'_>) -> Result<()> {
-    until("containerd to delete the task", DEADLINE, async || {
-        match task.delete_task().await {
-            Ok(_) => Ok(Some(())),
-            Err(status) if status.code() == Code::NotFound => Ok(Some(())),
-            // It has not noticed the end of its shim yet.
-            Err(_) => Ok(None),
-        }
-    })
-    .await?;
-    task.remove_records().await
-}
-
-/// The same by `ctr`, where containerd was killed and comes back: another client has to do it.
+/// As [`deleted`] by `ctr`, where containerd was killed and comes back: another client has to do it.
 async fn deleted_by_ctr(containerd: &Containerd, id: &str) -> Result<()> {
     until(
         "ctr to delete the task",
@@ -483,25 +468,24 @@ async fn killed_while_compiling_leaves_nothing_on_1_7() -> Result<()> {
 /// `delete` as containerd calls it, and its answer.
 async fn delete_by_hand(containerd: &Containerd, id: &str) -> Result<DeleteResponse> {
     let bundle = containerd.bundle("default", id);
-    let output =
-        tokio::process::Command::new(harness::built_dir()?.join("containerd-shim-sampan-v1"))
-            .args(["-namespace", "default", "-id", id, "-address"])
-            .arg(containerd.socket())
-            .arg("-bundle")
-            .arg(&bundle)
-            .arg("delete")
-            .current_dir(if bundle.exists() {
-                bundle.as_path()
-            } else {
-                containerd.scratch().dir()
-            })
-            .env(
-                "SAMPAN_CONFIG",
-                containerd.scratch().dir().join("sampan.toml"),
-            )
-            .stdin(Streams::null())
-            .output()
-            .await?;
+    let output = tokio::process::Command::new(harness::built_dir()?.join(harness::shim()))
+        .args(["-namespace", "default", "-id", id, "-address"])
+        .arg(containerd.socket())
+        .arg("-bundle")
+        .arg(&bundle)
+        .arg("delete")
+        .current_dir(if bundle.exists() {
+            bundle.as_path()
+        } else {
+            containerd.scratch().dir()
+        })
+        .env(
+            "SAMPAN_CONFIG",
+            containerd.scratch().dir().join("sampan.toml"),
+        )
+        .stdin(Streams::null())
+        .output()
+        .await?;
     assert!(
         output.status.success(),
         "{} {}",

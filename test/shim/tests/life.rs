@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use containerd_client::services::v1::{PauseTaskRequest, ResumeTaskRequest, UpdateTaskRequest};
 use containerd_client::types::v1::Status as Phase;
-use harness::{Containerd, RUNC, SAMPAN, Stdio, Task, TaskBuilder, Version, image, until};
+use harness::{Containerd, RUNC, Stdio, Task, TaskBuilder, Version, image, runtime, until};
 use prost_types::Any;
 use serde_json::{Value, json};
 use shim_tests::{containerd, expect, layer};
@@ -53,7 +53,7 @@ impl House {
     }
 
     fn native(&self, kind: Kind, script: &str) -> TaskBuilder<'_> {
-        let runtime = if kind == Kind::Runc { RUNC } else { SAMPAN };
+        let runtime = if kind == Kind::Runc { RUNC } else { runtime() };
         self.containerd
             .task(BUSYBOX)
             .runtime(runtime)

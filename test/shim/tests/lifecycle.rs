@@ -387,7 +387,8 @@ async fn pids_and_metrics_on_1_7() -> Result<()> {
     counts(Version::V1_7).await
 }
 
-/// The containers of a pod have one supervisor; it ends after the last of them, and not when it is asked before.
+/// The containers of a pod have one supervisor, which others have too if it serves the node; it ends after the last of
+/// them, and not when it is asked before.
 async fn one_supervisor(version: Version) -> Result<()> {
     let Some(containerd) = containerd(version).await? else {
         return Ok(());
@@ -407,7 +408,11 @@ async fn one_supervisor(version: Version) -> Result<()> {
     let of_second = connect(&second.bundle(), second.id()).await?;
     let of_stranger = connect(&stranger.bundle(), stranger.id()).await?;
     assert_eq!(of_first.shim_pid, of_second.shim_pid);
-    assert_ne!(of_first.shim_pid, of_stranger.shim_pid);
+    assert_eq!(
+        of_first.shim_pid == of_stranger.shim_pid,
+        harness::dense(),
+        "{of_first:?} {of_stranger:?}"
+    );
     assert_eq!(
         (of_first.task_pid, of_second.task_pid),
         (first.pid(), second.pid())
@@ -435,7 +440,9 @@ async fn one_supervisor(version: Version) -> Result<()> {
         of_first.shim_pid
     );
     second.delete().await?;
-    gone(of_first.shim_pid).await?;
+    if !harness::dense() {
+        gone(of_first.shim_pid).await?;
+    }
     stranger.delete().await?;
     gone(of_stranger.shim_pid).await?;
     containerd.assert_clean().await

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use containerd_client::services::v1::KillRequest;
 use containerd_client::types::v1::Status as Phase;
-use harness::{Containerd, RUNC, SAMPAN, Stdio, Task, TaskBuilder, Version, image};
+use harness::{Containerd, RUNC, Stdio, Task, TaskBuilder, Version, image, runtime};
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::{Value, json};
 use shim_tests::{containerd, refusal};
@@ -313,7 +313,7 @@ async fn phases_pids_and_events(house: &House) -> Result<()> {
     let status = task.delete_task().await.expect_err("it runs");
     assert!(status.message().contains("running"), "{status}");
     // runc's shim has no code for that.
-    if house.runtime == SAMPAN {
+    if house.runtime == runtime() {
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     }
 
@@ -789,14 +789,14 @@ macro_rules! table {
         mod sampan {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() -> anyhow::Result<()> {
-                super::on(super::Version::V2, super::SAMPAN, super::$test).await
+                super::on(super::Version::V2, super::runtime(), super::$test).await
             })*
         }
         /// The release of containerd is no matter to a native container, but the first step and the last.
         mod sampan_on_1_7 {
             #[tokio::test(flavor = "multi_thread")]
             async fn phases_pids_and_events() -> anyhow::Result<()> {
-                super::on(super::Version::V1_7, super::SAMPAN, super::phases_pids_and_events).await
+                super::on(super::Version::V1_7, super::runtime(), super::phases_pids_and_events).await
             }
         }
     };

@@ -2,7 +2,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Builder, Handler, PAUSE, Version};
 use crate::scratch::Scratch;
-use crate::{RUNC, SAMPAN, Tools};
+use crate::{RUNC, Tools};
 
 /// containerd's configuration: version 3 for 2.x, version 2 for 1.7.
 pub(super) fn render(builder: &Builder, tools: &Tools, scratch: &Scratch) -> Value {
@@ -41,7 +41,7 @@ pub(super) fn render(builder: &Builder, tools: &Tools, scratch: &Scratch) -> Val
         Handler::new("runc", RUNC)
             .option("BinaryName", tools.runc.to_string_lossy().into_owned())
             .option("SystemdCgroup", false),
-        Handler::new("sampan", SAMPAN).option("SystemdCgroup", false),
+        Handler::new("sampan", crate::runtime()).option("SystemdCgroup", false),
     ];
     let there = if builder.without_sampan { 1 } else { 2 };
     for handler in standard[..there].iter().chain(&builder.handlers) {

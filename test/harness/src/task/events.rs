@@ -76,16 +76,7 @@ impl Events {
                     .recv()
                     .await
                     .context("containerd has ended its events")?;
-                // Every task event has the container's id in clear.
-                let event = envelope
-                    .event
-                    .as_ref()
-                    .map(|event| event.value.as_slice())
-                    .unwrap_or_default();
-                if event
-                    .windows(id.len())
-                    .any(|window| window == id.as_bytes())
-                {
+                if is_of(&envelope, id) {
                     return Ok(envelope);
                 }
             }
@@ -94,6 +85,30 @@ impl Events {
             Ok(envelope) => envelope,
             Err(_) => bail!("no event of {id} within {} s", deadline.as_secs()),
         }
+    }
+
+    /// Waits for an event of this topic for each of the containers' tasks, at most `deadline` from now.
+    ///
+    /// # Errors
+    /// When there is none for one of them in time, or containerd ends.
+    pub async fn each_of(
+        &mut self,
+        ids: impl IntoIterator<Item = &str>,
+        topic: &str,
+        deadline: Duration,
+    ) -> Result<()> {
+        let mut missing: Vec<&str> = ids.into_iter().collect();
+        let end = tokio::time::Instant::now() + deadline;
+        while !missing.is_empty() {
+            let envelope = tokio::time::timeout_at(end, self.envelopes.recv())
+                .await
+                .with_context(|| format!("no {topic} of {missing:?}"))?
+                .context("containerd has ended its events")?;
+            if envelope.topic == topic {
+                missing.retain(|id| !is_of(&envelope, id));
+            }
+        }
+        Ok(())
     }
 
     /// The topics of the container's task up to and with `last`, as in `/tasks/delete`.
@@ -116,6 +131,15 @@ impl Events {
         }
         Ok(topics)
     }
+}
+
+/// Every task event has the container's id in clear.
+fn is_of(envelope: &Envelope, id: &str) -> bool {
+    let event = envelope.event.as_ref();
+    event.is_some_and(|event| {
+        let mut windows = event.value.windows(id.len());
+        windows.any(|window| window == id.as_bytes())
+    })
 }
 
 impl Drop for Events {
