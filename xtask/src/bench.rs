@@ -22,8 +22,7 @@ pub(crate) fn run(base: Option<&str>, arguments: &[String]) -> Result<()> {
         .any(|argument| argument.starts_with("--cluster"))
     {
         // What it measures is there already.
-        compile(&["--release"])?;
-        return start(&mut bench("release"), arguments);
+        return measure("bench", |bench| bench.args(arguments));
     }
     if Tools::locate().is_err() {
         crate::tools::run()?;
@@ -39,25 +38,32 @@ pub(crate) fn run(base: Option<&str>, arguments: &[String]) -> Result<()> {
     let base = base
         .map(|revision| of_revision(&cache, revision))
         .transpose()?;
+    measure("bench", |bench| {
+        bench.arg("--shims").arg(ours);
+        if let Some(base) = base {
+            bench.arg("--base").arg(base);
+        }
+        bench.args(arguments)
+    })
+}
+
+/// Builds a program of `test/bench` and runs it.
+pub(crate) fn measure(name: &str, with: impl FnOnce(&mut Command) -> &mut Command) -> Result<()> {
     compile(&["--release"])?;
-    let mut bench = bench("release");
-    bench.arg("--shims").arg(ours);
-    if let Some(base) = base {
-        bench.arg("--base").arg(base);
-    }
-    start(&mut bench, arguments)
+    start(with(&mut program(name, "release")))
 }
 
 /// Prints instructions and sizes, and fails where they are beyond [`build::BOUNDS`]. `shipped` is the directory of the
 /// binaries.
 pub(crate) fn counts(shipped: &Path) -> Result<()> {
     compile(&[])?;
-    let mut bench = bench("debug");
-    bench.arg("--shims").arg(shipped);
-    bench
-        .arg("--counts")
-        .arg(build::checkout().join(build::BOUNDS));
-    start(&mut bench, &[])
+    start(
+        program("bench", "debug")
+            .arg("--shims")
+            .arg(shipped)
+            .arg("--counts")
+            .arg(build::checkout().join(build::BOUNDS)),
+    )
 }
 
 /// Builds the bench and the floor.
@@ -70,16 +76,16 @@ fn compile(profile: &[&str]) -> Result<()> {
     step::run("the bench and the floor", &mut cargo)
 }
 
-/// The bench as it was compiled.
-fn bench(profile: &str) -> Command {
+/// A program of it as it was compiled.
+fn program(name: &str, profile: &str) -> Command {
     let target = build::target_dir();
-    let mut bench = Command::new(target.join(profile).join("bench"));
-    bench.env("CARGO_TARGET_DIR", target);
-    bench
+    let mut program = Command::new(target.join(profile).join(name));
+    program.env("CARGO_TARGET_DIR", target);
+    program
 }
 
-fn start(bench: &mut Command, arguments: &[String]) -> Result<()> {
-    let status = bench.args(arguments).status().context("start the bench")?;
+fn start(program: &mut Command) -> Result<()> {
+    let status = program.status().context("start the bench")?;
     if !status.success() {
         bail!("the bench ended with {status}");
     }
@@ -138,6 +144,12 @@ fn of_revision(cache: &Path, revision: &str) -> Result<PathBuf> {
         Ok(())
     })?;
     Ok(kept)
+}
+
+/// The directory of the baseline's shim, which is built if need be.
+pub(crate) fn baseline_dir(cache: &Path) -> Result<PathBuf> {
+    baseline(cache)?;
+    Ok(cache.join("baseline-target/release"))
 }
 
 /// The baseline has a workspace, a lock file and a target directory of its own: it pins versions that cannot be linked

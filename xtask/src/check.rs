@@ -12,6 +12,14 @@ use crate::step;
 /// The crates that are pinned together.
 const CRATES: &[&str] = &["wasmtime", "wasmtime-wasi", "wasmtime-wasi-http"];
 
+/// The version of wasmtime that is locked.
+///
+/// # Errors
+/// When the lock file does not say.
+pub(crate) fn wasmtime() -> Result<String> {
+    Ok(locked(&checkout().join("Cargo.lock"))?[0].to_string())
+}
+
 /// What the check found, when it found nothing to fail for.
 pub(crate) enum Engine {
     /// Ours is the newest that the registry has.

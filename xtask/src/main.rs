@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod bench_http;
 mod build;
 mod chart;
 mod check;
@@ -143,6 +144,15 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Build servers of a wasi:http component, `wasmtime serve` among them, and measure them side by side (as root)
+    BenchHttp {
+        /// Measure the shim and the runner of this directory instead of building them
+        #[arg(long)]
+        shims: Option<PathBuf>,
+        /// For the bench itself: `-- compare --rounds 3`, `-- alive --requests 10000`; `-- --help` lists them
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -195,5 +205,6 @@ fn main() -> anyhow::Result<()> {
         Command::Many { arguments } => many::run(&arguments),
         Command::Bench { base, arguments } => bench::run(base.as_deref(), &arguments),
         Command::Counts => bench::counts(&build::run(build::Processor::host()?, true)?),
+        Command::BenchHttp { shims, arguments } => bench_http::run(shims, &arguments),
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub(crate) use self::tally::Tally;
 use crate::build::{self, Processor, checkout};
-use crate::{chart, check, guests, step, tools, workflows};
+use crate::{bench, chart, check, guests, step, tools, workflows};
 
 /// Runs all steps, or those whose name contains one of `only`.
 pub(crate) fn run(only: &[String]) -> Result<()> {
@@ -64,6 +64,9 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
         shipped = Some(build::run(Processor::host()?, true)?);
         Ok(())
     });
+    if let Some(shipped) = &shipped {
+        report.step("counts", || bench::counts(shipped));
+    }
     for suite in suites(&packages) {
         let name = suite.name();
         if report.leaves_out(&name) {

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 
-use plan::{EngineSettings, GuestPlan, Proposal};
+use plan::{EngineSettings, GuestPlan, Proposal, Serving};
 use wasmtime::{
     Config, Enabled, Engine, PoolingAllocationConfig, ResourcesRequired, Strategy,
     WasmBacktraceDetails,
@@ -83,11 +83,36 @@ pub(crate) fn for_running(guest: &GuestPlan, style: Style) -> wasmtime::Result<E
     Engine::new(&running(guest, style)?)
 }
 
-/// Instances that a server has at once; further requests wait. Behind the container's memory
-/// limit this only keeps a flood from becoming ten thousand stacks.
-pub(crate) const INSTANCES: u32 = 1000;
-/// Requests that one instance of a WASI 0.3 guest answers at once, each on a stack.
+/// Requests that one instance of a WASI 0.3 guest answers at once.
 pub(crate) const CONCURRENT: u32 = 16;
+
+/// How many a server has at once of what it cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    /// Instances; further requests wait for one of them to end.
+    pub(crate) instances: u32,
+    /// Stacks for calls that wait.
+    stacks: u32,
+}
+
+impl Crowd {
+    /// For a guest of WASI 0.3, or of 0.2.
+    ///
+    /// An instance for every request that may be answered, and some more where these are few: guests may work on after
+    /// their answers. A stack for every instance: one of 0.2 has one call at a time, and what is above that is for
+    /// components whose parts call each other asynchronously; of 0.3, each request may wait on a stack beside the one
+    /// that its instance works on. More would be had, but each stack is made when the server starts (a system call and
+    /// two of the `vm.max_map_count` mappings of a process, 65,530 by default).
+    pub(crate) fn of(serving: &Serving, is_0_3: bool) -> Self {
+        const FEWEST: u32 = 100;
+        let instances = serving.max_requests.max(FEWEST);
+        let spare = if is_0_3 { instances } else { instances / 8 };
+        Self {
+            instances,
+            stacks: instances + spare,
+        }
+    }
+}
 
 /// The engine that makes an instance for every request, out of a pool that is laid out for
 /// exactly this program: an instance then costs no `mmap`.
@@ -99,6 +124,7 @@ pub(crate) fn for_serving(
     guest: &GuestPlan,
     style: Style,
     needs: &ResourcesRequired,
+    crowd: Crowd,
 ) -> wasmtime::Result<Engine> {
     /// Core modules in one component: adapters and shims of today's toolchains need up to ten.
     const MODULES: u32 = 64;
@@ -119,15 +145,16 @@ pub(crate) fn for_serving(
         .unwrap_or(0)
         .saturating_mul(2)
         .max(ELEMENTS);
+    let Crowd { instances, stacks } = crowd;
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(INSTANCES)
-        .total_core_instances(INSTANCES * MODULES)
-        .total_memories(INSTANCES * memories)
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * MODULES)
+        .total_memories(instances * memories)
         .max_memories_per_module(memories)
-        .total_tables(INSTANCES * tables)
+        .total_tables(instances * tables)
         .max_tables_per_module(tables)
         .table_elements(usize::try_from(elements)?)
-        .total_stacks(INSTANCES * CONCURRENT)
+        .total_stacks(stacks)
         .linear_memory_keep_resident(KEPT)
         .table_keep_resident(KEPT)
         .async_stack_keep_resident(STACK_KEPT)
@@ -137,4 +164,26 @@ pub(crate) fn for_serving(
     let mut config = running(guest, style)?;
     config.allocation_strategy(pool);
     Engine::new(&config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_as_large_as_its_requests() {
+        let crowd = |max_requests, is_0_3| {
+            let serving = Serving {
+                max_requests,
+                ..Serving::default()
+            };
+            Crowd::of(&serving, is_0_3)
+        };
+        assert_eq!(crowd(1, false).instances, 100);
+        assert_eq!(crowd(10_000, false).instances, 10_000);
+        // Two mappings each; four more for an instance's memory still fit into what a process may have by default.
+        let many = crowd(10_000, false);
+        assert!(many.stacks * 2 + many.instances * 4 < 65_530);
+        assert_eq!(crowd(1000, true).stacks, 2000);
+    }
 }

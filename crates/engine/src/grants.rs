@@ -1,8 +1,9 @@
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use plan::{Access, GuestPlan, Preopen};
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
 use crate::http::{Egress, Roots};
 use crate::network::Gate;
@@ -15,6 +16,8 @@ pub(crate) struct Grants {
     env: Vec<(String, String)>,
     cwd: String,
     preopens: Vec<Preopen>,
+    /// The directories of all instances that share threads, opened once.
+    directories: OnceLock<WasiFilesystemCtx>,
     gate: Arc<Gate>,
     roots: Arc<Roots>,
     pub(crate) configuration: Arc<Configuration>,
@@ -47,6 +50,7 @@ impl Grants {
             env: guest.env.clone(),
             cwd: guest.cwd.clone(),
             preopens: preopens.to_vec(),
+            directories: OnceLock::new(),
             gate: Gate::new(&guest.network),
             configuration: Arc::new(Configuration::new(
                 guest.config_dir.as_deref(),
@@ -71,21 +75,49 @@ impl Grants {
         }
     }
 
-    /// A WASI context with all of it.
-    ///
-    /// Standard input goes to commands alone: the instances of a server would take each other's
-    /// bytes. With `lines` each line that it writes is labelled.
-    pub(crate) fn builder(
+    /// A WASI context with all of it, for the one instance of a command.
+    pub(crate) fn builder(&self) -> Result<WasiCtxBuilder, GrantError> {
+        let mut wasi = self.without_directories(None);
+        // To a command alone: the instances of a server would take each other's bytes.
+        wasi.stdin(Stdin::default());
+        // Has to stand before the directories: each keeps what was set when it was opened.
+        wasi.allow_blocking_current_thread(true);
+        self.open(&mut wasi)?;
+        Ok(wasi)
+    }
+
+    /// As [`Grants::builder`], complete.
+    pub(crate) fn context(
         &self,
         threads: Threads,
         lines: Option<&Arc<Lines>>,
-    ) -> Result<WasiCtxBuilder, GrantError> {
-        let mut wasi = WasiCtxBuilder::new();
-        if threads == Threads::Own {
-            wasi.stdin(Stdin::default());
-            // Has to stand before the directories: each keeps what was set when it was opened.
-            wasi.allow_blocking_current_thread(true);
+    ) -> Result<WasiCtx, GrantError> {
+        match threads {
+            Threads::Own => Ok(self.builder()?.build()),
+            Threads::Shared => {
+                let directories = self.directories()?.clone();
+                let mut wasi = self.without_directories(lines).build();
+                *wasi.filesystem() = directories;
+                Ok(wasi)
+            }
         }
+    }
+
+    /// The directories of a server's instances. They share what is opened: descriptors of its own for each request
+    /// would be the first that a pod runs out of, and opening them takes a good part of a short request.
+    pub(crate) fn directories(&self) -> Result<&WasiFilesystemCtx, GrantError> {
+        if let Some(directories) = self.directories.get() {
+            return Ok(directories);
+        }
+        let mut wasi = WasiCtxBuilder::new();
+        self.open(&mut wasi)?;
+        let opened = wasi.build().filesystem().clone();
+        Ok(self.directories.get_or_init(|| opened))
+    }
+
+    /// All but directories and standard input. With `lines` each line that it writes is labelled.
+    fn without_directories(&self, lines: Option<&Arc<Lines>>) -> WasiCtxBuilder {
+        let mut wasi = WasiCtxBuilder::new();
         match lines {
             None => wasi.stdout(Output::Stdout).stderr(Output::Stderr),
             Some(lines) => {
@@ -112,6 +144,10 @@ impl Grants {
                 Box::pin(async move { lets })
             });
         }
+        wasi
+    }
+
+    fn open(&self, wasi: &mut WasiCtxBuilder) -> Result<(), GrantError> {
         for preopen in &self.preopens {
             let perms = match preopen.access {
                 Access::ReadOnly => FsPerms::ReadOnly,
@@ -125,6 +161,6 @@ impl Grants {
                         .unwrap_or_else(|other| io::Error::other(format!("{other:#}"))),
                 })?;
         }
-        Ok(wasi)
+        Ok(())
     }
 }

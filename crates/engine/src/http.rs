@@ -4,6 +4,7 @@ mod access;
 mod body;
 mod call;
 mod egress;
+mod patience;
 mod request;
 mod reuse;
 mod server;

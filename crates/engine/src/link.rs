@@ -9,7 +9,7 @@ use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2 as http2, p3 as http3};
 
 use crate::compile::{Kind, one_line};
-use crate::config::Style;
+use crate::config::{Crowd, Style};
 use crate::ending::Ending;
 use crate::entry::{self, ComponentCall};
 use crate::grants::Grants;
@@ -220,10 +220,15 @@ fn link_component(
         }
         ComponentCall::Http2 | ComponentCall::Http3 => {
             let address = guest.http.address.clone().map_err(LinkError::HttpAddress)?;
-            let pooled = pooled(component, style, artifact, guest);
-            let pre = match &pooled {
-                Some((engine, component)) => instantiable(engine, component, guest)?,
-                None => instantiable(engine, component, guest)?,
+            let crowd = Crowd::of(&guest.serving, call == ComponentCall::Http3);
+            let pooled = guest
+                .engine
+                .pooling
+                .then(|| pooled(component, style, artifact, guest, crowd));
+            let (pre, unpooled) = match pooled {
+                Some(Ok((engine, component))) => (instantiable(&engine, &component, guest)?, None),
+                Some(Err(reason)) => (instantiable(engine, component, guest)?, Some(reason)),
+                None => (instantiable(engine, component, guest)?, None),
             };
             let pre = if call == ComponentCall::Http2 {
                 http2::bindings::ProxyPre::new(pre).map(ProxyPre::P2)
@@ -234,6 +239,8 @@ fn link_component(
                 pre: pre.map_err(mismatch)?,
                 address,
                 threads: http::threads(),
+                crowd,
+                unpooled,
                 serving: guest.serving.clone(),
             })
         }
@@ -243,19 +250,24 @@ fn link_component(
 /// The component once more, in an engine whose pool fits it. A pool has to be laid out before
 /// anything is loaded, and what it has to hold is known only afterwards; mapping again takes
 /// less than a request.
+///
+/// # Errors
+/// Why there is none; the program runs without as well, only slower.
 fn pooled(
     component: &Component,
     style: Style,
     artifact: &File,
     guest: &GuestPlan,
-) -> Option<(Engine, Component)> {
-    if !guest.engine.pooling {
-        return None;
-    }
-    let engine = config::for_serving(guest, style, &component.resources_required()?).ok()?;
-    match program::map(&engine, Kind::Component, artifact).ok()? {
-        Code::Component(component) => Some((engine, component)),
-        Code::Module(_) => None,
+    crowd: Crowd,
+) -> Result<(Engine, Component), String> {
+    let needs = component
+        .resources_required()
+        .ok_or("what it needs is not known before it runs")?;
+    let made = config::for_serving(guest, style, &needs, crowd)
+        .and_then(|engine| Ok((program::map(&engine, Kind::Component, artifact)?, engine)));
+    match made.map_err(|error| one_line(&error))? {
+        (Code::Component(component), engine) => Ok((engine, component)),
+        (Code::Module(_), _) => Err("it is no component".to_owned()),
     }
 }
 

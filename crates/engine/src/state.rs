@@ -40,7 +40,7 @@ impl ModuleState {
         grants: &Grants,
         budget: &Arc<Budget>,
     ) -> wasmtime::Result<Store<Self>> {
-        let wasi = grants.builder(Threads::Own, None)?.build_p1();
+        let wasi = grants.builder()?.build_p1();
         let mut store = Store::new(
             engine,
             Self {
@@ -66,7 +66,7 @@ impl ComponentState {
         table.set_max_capacity(RESOURCES);
         let state = Self {
             table,
-            wasi: grants.builder(threads, lines.as_ref())?.build(),
+            wasi: grants.context(threads, lines.as_ref())?,
             http: WasiHttpCtx::new(),
             egress: grants.egress(),
             gate: Arc::clone(grants.gate()),

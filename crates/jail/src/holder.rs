@@ -155,20 +155,10 @@ fn hold(prepared: &Prepared<'_>, holding: &Holding, control: RawFd) -> Result<Ne
     if let Err(error) = sys::load_filter(&holding.filter, 0) {
         tell(0, failed(Step::Filter)(error));
     }
-    // SAFETY: from here on only numbers on the stack are used.
-    unsafe { holding.ballast.drop_it() };
-    // Without an answer there is no supervisor any more, and nobody to hold anything for.
-    if sys::write(0, &[wire::HOLDING]).is_err() || sys::close_from(0, false).is_err() {
-        sys::exit(125);
-    }
     // All signals are blocked since before the clone, so none was lost. Those that end nothing
     // here are not waited for: SIGKILL ends it always.
-    let ending = sys::signal_set(&[libc::SIGTERM, libc::SIGINT]);
-    loop {
-        if sys::wait_for_signal(&ending).is_ok() {
-            sys::exit(0);
-        }
-    }
+    // SAFETY: a copy of the supervisor, by its one thread; the kernel reset all handlers at the clone.
+    unsafe { holding.ballast.drop_it_and_wait() }
 }
 
 fn put(path: &std::ffi::CStr, value: &[u8]) -> std::io::Result<()> {

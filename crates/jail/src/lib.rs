@@ -31,6 +31,7 @@ mod patience;
 mod privileges;
 mod rootfs;
 mod seccomp;
+mod shm;
 mod signals;
 mod spawn;
 mod step;
@@ -54,6 +55,7 @@ pub use join::{JoinRequest, join};
 pub use leftovers::{kill_and_wait, unmount_rootfs};
 pub use rootfs::{Rootfs, RootfsMount};
 pub use seccomp::{Filter, SeccompError};
+pub use shm::{mount_shared_memory, unmount_shared_memory};
 pub use signals::{end_on_signals, was_asked_to_end};
 pub use spawn::{SpawnRequest, spawn};
 #[cfg(feature = "native")]

@@ -1,5 +1,3 @@
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -34,11 +32,12 @@ pub enum BundleError {
 /// JSON or a field has the wrong type; the error names the field.
 pub fn read_spec(bundle: &Path) -> Result<Spec, BundleError> {
     let path = bundle.join("config.json");
-    let file = File::open(&path).map_err(|source| BundleError::Open {
+    // At once: serde_json takes a stream byte by byte.
+    let text = std::fs::read(&path).map_err(|source| BundleError::Open {
         path: path.clone(),
         source,
     })?;
-    let mut json = serde_json::Deserializer::from_reader(BufReader::new(file));
+    let mut json = serde_json::Deserializer::from_slice(&text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| BundleError::Parse {
         path,
         field: error.path().to_string(),

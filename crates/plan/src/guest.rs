@@ -87,7 +87,7 @@ pub enum RootAccess {
 pub struct Serving {
     /// Time for a request, from its arrival to the end of the answer; `None` is no bound.
     pub request_timeout: Option<Duration>,
-    /// Requests that the guest answers at once, 1 to 1000; as many again wait.
+    /// Requests that the guest answers at once, 1 to 20,000; as many again wait.
     pub max_requests: u32,
     /// Bytes of a request's body; `None` is no bound.
     pub max_body: Option<u64>,

@@ -156,7 +156,7 @@ pub(crate) const REQUEST_TIMEOUT: Knob = Knob::pod(
 .with_ceiling();
 pub(crate) const MAX_CONCURRENT_REQUESTS: Knob = Knob::pod(
     "max-concurrent-requests",
-    "1 to 1000",
+    "1 to 20000",
     "1000",
     "HTTP: requests that the guest answers at once; as many again wait for their turn, the rest gets 503",
 )

@@ -29,6 +29,8 @@ pub(crate) struct Bootstrap {
     pub(crate) ttrpc_address: String,
     /// Where the supervisor's socket is to be, if containerd says so.
     pub(crate) socket_dir: Option<String>,
+    /// The runtime's options, a protobuf `Any`; empty where there are none.
+    pub(crate) options: Vec<u8>,
     /// Whether details are to be logged.
     pub(crate) debug: bool,
     form: Form,
@@ -76,6 +78,10 @@ impl Bootstrap {
     ) -> anyhow::Result<Self> {
         let this = match parameters(flags, input)? {
             Some(given) => Self {
+                options: match given.extensions.first() {
+                    Some(extension) => extension.value.write_to_bytes()?,
+                    None => Vec::new(),
+                },
                 debug: flags.debug || given.log_level.value() <= LogLevel::LOG_LEVEL_DEBUG as i32,
                 id: given.instance_id,
                 namespace: given.namespace,
@@ -95,6 +101,7 @@ impl Bootstrap {
                 .to_owned(),
                 ttrpc_address: ttrpc.to_owned(),
                 socket_dir: None,
+                options: input.to_vec(),
                 debug: flags.debug,
                 form: Form::Flags {
                     version: version
@@ -173,6 +180,8 @@ fn parameters(flags: &Flags, input: &[u8]) -> anyhow::Result<Option<BootstrapPar
 
 #[cfg(test)]
 mod tests {
+    use containerd_shim::bootstrap::Extension;
+    use containerd_shim::protos::protobuf::MessageField;
     use containerd_shim::protos::protobuf::well_known_types::any::Any;
 
     use super::*;
@@ -186,6 +195,14 @@ mod tests {
         }
     }
 
+    fn options() -> Any {
+        Any {
+            type_url: "containerd.runc.v1.Options".into(),
+            value: vec![1, 2],
+            ..Default::default()
+        }
+    }
+
     #[test]
     fn protobuf_is_read_and_answered_in_kind() {
         let input = BootstrapParams {
@@ -194,6 +211,10 @@ mod tests {
             containerd_ttrpc_address: "/t".into(),
             containerd_grpc_address: "/g".into(),
             socket_dir: Some("/s".into()),
+            extensions: vec![Extension {
+                value: MessageField::some(options()),
+                ..Default::default()
+            }],
             ..Default::default()
         };
         let given = Bootstrap::parse(
@@ -208,6 +229,7 @@ mod tests {
             (given.grpc_address.as_str(), given.socket_dir.as_deref()),
             ("/g", Some("/s"))
         );
+        assert_eq!(given.options, options().write_to_bytes().expect("encodes"));
         let answer =
             BootstrapResult::parse_from_bytes(&given.answer("unix:///x").expect("encodes"))
                 .expect("protobuf");
@@ -216,18 +238,14 @@ mod tests {
 
     #[test]
     fn flags_are_read_and_answered_with_json_also_when_options_come_on_stdin() {
-        let options = Any {
-            type_url: "containerd.runc.v1.Options".into(),
-            value: vec![1, 2],
-            ..Default::default()
-        };
-        let options = options.write_to_bytes().expect("encodes");
+        let options = options().write_to_bytes().expect("encodes");
         for (input, max, version) in [(&[][..], "", 3), (&options, "4", 3), (&options, "2", 2)] {
             let given = Bootstrap::parse(&flags(), input, "/t", "", max).expect("valid");
             assert_eq!(
                 (given.grpc_address.as_str(), given.ttrpc_address.as_str()),
                 ("/run/c.sock", "/t")
             );
+            assert_eq!(given.options, input);
             let answer: serde_json::Value =
                 serde_json::from_slice(&given.answer("unix:///x").expect("encodes")).expect("JSON");
             assert_eq!(answer["version"], version);

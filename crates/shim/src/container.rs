@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use jail::{Cgroup, JailError, Rootfs};
 use plan::ContainerId;
@@ -19,6 +20,7 @@ use crate::failure::{Failure, Kind, Outcome};
 use crate::launch::{Beside, of_jail};
 use crate::native::Native;
 use crate::places::{Place, Places};
+use crate::pod::PodFiles;
 use crate::process::{Exit, Phase, Process};
 use crate::record::RunDir;
 
@@ -53,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) dir: RunDir,
     /// Kept for its clean-up, where it had to be mounted in the host's view.
     pub(crate) rootfs: Option<Rootfs>,
+    pub(crate) created: SystemTime,
 }
 
 impl Deref for Container {
@@ -336,6 +339,11 @@ impl Container {
             debug_span!("unmount")
                 .in_scope(|| rootfs.unmount())
                 .map_err(|error| failed("unmount its rootfs", &error.one_line()))?;
+        }
+        if let Runs::Holder = self.runs {
+            PodFiles::of(&self.dir)
+                .release()
+                .map_err(|error| failed("unmount its shared memory", &error.one_line()))?;
         }
         debug_span!("record")
             .in_scope(|| self.dir.remove())

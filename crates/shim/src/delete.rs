@@ -13,6 +13,7 @@ use plan::{CgroupDriver, CgroupPlan, ContainerId};
 
 use crate::events::timestamp;
 use crate::native::Native;
+use crate::pod::PodFiles;
 use crate::record::{Incarnation, Record, RunDir, start_time};
 use crate::{info, node, peer, socket};
 
@@ -88,8 +89,10 @@ fn remove_all_of(supervisor: Incarnation, dir: &RunDir, bundle: &Path) -> anyhow
     }
     let mut results = Vec::new();
     for (id, dir, record) in dir.others_of(supervisor) {
-        let bundle = bundle.with_file_name(&id);
-        remove(&id, &dir, Some(&record), &bundle, &mut results);
+        // A pod without a container of its own has its bundle elsewhere.
+        let beside = bundle.with_file_name(&id);
+        let bundle = record.bundle.as_deref().unwrap_or(&beside);
+        remove(&id, &dir, Some(&record), bundle, &mut results);
     }
     results.into_iter().collect()
 }
@@ -107,6 +110,7 @@ fn remove(
         results.push(Native::new(id, dir.native()).delete_now());
     }
     results.push(jail::unmount_rootfs(&bundle.join("rootfs")).map_err(Into::into));
+    results.push(PodFiles::of(dir).release().map_err(Into::into));
     results.push(dir.remove().context("remove the container's directory"));
 }
 

@@ -87,6 +87,14 @@ impl Display for Failure {
     }
 }
 
+/// An answer to containerd.
+pub(crate) fn answer<T>(outcome: Outcome<T>) -> ttrpc::Result<T> {
+    outcome.map_err(|failure| {
+        tracing::debug!(%failure, "request refused");
+        failure.into()
+    })
+}
+
 impl From<Failure> for ttrpc::Error {
     fn from(failure: Failure) -> Self {
         let code = match failure.kind {

@@ -4,6 +4,8 @@
 //! undone by `delete`, by the record that is written first.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use containerd_shim_protos::types::mount::Mount;
 use jail::{
@@ -21,6 +23,7 @@ use crate::failure::{Failure, Kind, Outcome};
 use crate::guest::{self, Bytes, FromImage, Program};
 use crate::native::Native;
 use crate::node;
+use crate::pod::PodFiles;
 use crate::process::Process;
 use crate::record::{Record, RunDir, start_time};
 use crate::stdio::{self, Held, Opened, Streams};
@@ -44,8 +47,34 @@ pub(crate) fn rootfs_mount(mount: &Mount) -> RootfsMount {
     }
 }
 
+/// Makes the container one of the supervisor's.
+pub(crate) async fn admit(supervisor: &Supervisor, order: Order) -> Outcome<Arc<Container>> {
+    let id = order.id.clone();
+    let given_up = supervisor.reserve(&id, &order.bundle)?;
+    match create(supervisor, order, given_up).await {
+        Ok(container) => {
+            let container = Arc::new(container);
+            supervisor.insert(container.clone());
+            Ok(container)
+        }
+        Err(Stopped::Failed(failure)) => {
+            supervisor.forget(&id);
+            Err(failure)
+        }
+        Err(Stopped::GivenUp) => {
+            supervisor.forget(&id);
+            // Shutdown came before this one was gone.
+            supervisor.end_if_empty();
+            Err(Failure::new(
+                Kind::Precondition,
+                format!("container {id} was given up"),
+            ))
+        }
+    }
+}
+
 /// Why there is no container.
-pub(crate) enum Stopped {
+enum Stopped {
     /// It could not be made.
     Failed(Failure),
     /// Nobody wants it any more.
@@ -59,19 +88,24 @@ impl From<Failure> for Stopped {
 }
 
 /// Makes the container, or leaves nothing, also when it is given up on the way.
-pub(crate) async fn create(
+async fn create(
     supervisor: &Supervisor,
     order: Order,
     given_up: oneshot::Receiver<()>,
 ) -> Result<Container, Stopped> {
     let bundle = PathBuf::from(&order.bundle);
-    let spec = debug_span!("spec")
+    let mut spec = debug_span!("spec")
         .in_scope(|| plan::read_spec(&bundle))
         .map_err(Failure::invalid)?;
+    let files = PodFiles::of_container(&spec, &supervisor.config, &supervisor.namespace);
+    if let Some(files) = &files {
+        files.add_to(&mut spec);
+    }
     let plan = debug_span!("plan")
         .in_scope(|| Plan::new(&order.id, spec, &order.options, &supervisor.config))
         .map_err(Failure::invalid)?;
-    let mut made = debug_span!("cgroup").in_scope(|| Made::begin(supervisor, &plan))?;
+    let mut made =
+        debug_span!("cgroup").in_scope(|| Made::begin(supervisor, &plan, &bundle, files))?;
     let prepared = tokio::select! {
         biased;
         prepared = prepare(supervisor, &order, &plan, &bundle, &mut made) => prepared.map_err(Stopped::Failed),
@@ -95,6 +129,7 @@ pub(crate) async fn create(
         runs,
         dir: made.dir,
         rootfs: made.rootfs,
+        created: SystemTime::now(),
     };
     Ok(Container::new(parts, main))
 }
@@ -107,11 +142,18 @@ struct Made {
     rootfs: Option<Rootfs>,
     held: Held,
     native: Option<Native>,
+    /// What it shares with its pod, where we keep that.
+    files: Option<PodFiles>,
 }
 
 impl Made {
     /// The record comes first, so that `delete` finds whatever follows.
-    fn begin(supervisor: &Supervisor, plan: &Plan) -> Outcome<Self> {
+    fn begin(
+        supervisor: &Supervisor,
+        plan: &Plan,
+        bundle: &Path,
+        files: Option<PodFiles>,
+    ) -> Outcome<Self> {
         let dir = RunDir::new(
             &supervisor.config.run,
             &supervisor.namespace,
@@ -124,6 +166,7 @@ impl Made {
             systemd: plan.cgroup.driver == CgroupDriver::Systemd,
             native: false,
             supervisor: supervisor.incarnation,
+            bundle: Some(bundle.to_owned()),
         };
         let failed = |error| {
             Failure::internal(anyhow::Error::new(error).context("keep the container's record"))
@@ -144,6 +187,7 @@ impl Made {
             rootfs: None,
             held: Held::default(),
             native: None,
+            files,
         })
     }
 
@@ -370,6 +414,13 @@ async fn native(
         rootfs
             .attach(&bundle.join("rootfs"))
             .map_err(|error| of_jail(&error))?;
+    }
+    if let Some(files) = &made.files {
+        files.share_memory().map_err(|error| of_jail(&error))?;
+        // libcontainer reads what is on disk.
+        plan.spec
+            .save(bundle.join("config.json"))
+            .map_err(Failure::internal)?;
     }
     made.record.native = true;
     made.note(0)?;

@@ -27,6 +27,7 @@ mod oom;
 mod options;
 mod peer;
 mod places;
+mod pod;
 mod process;
 mod record;
 mod reference;

@@ -28,6 +28,9 @@ pub(crate) struct Record {
     /// Its supervisor; unknown in the record of an older shim.
     #[serde(default)]
     pub(crate) supervisor: Incarnation,
+    /// Its bundle; unknown in the record of an older shim.
+    #[serde(default)]
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 impl Record {
@@ -93,6 +96,11 @@ impl RunDir {
     /// Where libcontainer keeps its state.
     pub(crate) fn native(&self) -> PathBuf {
         self.0.join("native")
+    }
+
+    /// Where a pod's files are, if we keep them.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.0.join("files")
     }
 
     /// Replaces the record, whole or not at all.
@@ -178,6 +186,7 @@ mod tests {
             systemd: false,
             native: false,
             supervisor: Incarnation::this(),
+            bundle: None,
         };
         dir.write(&record).expect("written");
         assert!(!record.is_orphaned());

@@ -20,7 +20,7 @@ use crate::bootstrap::Bootstrap;
 use crate::node::Configuration;
 use crate::scope::Scope;
 use crate::socket::Claim;
-use crate::{info, logs, node, peer, socket, supervisor};
+use crate::{info, logs, node, peer, pod as pods, socket, supervisor};
 
 /// How long a supervisor may take to answer; it may have fifty containers to make at the moment.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -72,6 +72,9 @@ pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
         Scope::Pod => pod(&bundle, &bootstrap.id)?,
         Scope::Node => everybody(&bootstrap, &configuration)?,
     };
+    if !bundle.join("config.json").exists() {
+        pods::keep_options(&bundle, &bootstrap.options)?;
+    }
     let address = address(&bootstrap, group.name());
     let path = Path::new(address.trim_start_matches("unix://"));
     // containerd reads this file when it finds the bundle again after its own restart, and
@@ -147,7 +150,13 @@ fn announce(supervisor: UnixStream, id: &str) -> anyhow::Result<Announced> {
 
 fn pod(bundle: &Path, id: &str) -> anyhow::Result<Group> {
     let path = bundle.join("config.json");
-    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let text = match fs::read(&path) {
+        // The pod itself, which is no container of containerd's ([`crate::pod`]).
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Group::Pod(id.to_owned()));
+        }
+        read => read.with_context(|| format!("read {}", path.display()))?,
+    };
     let grouping: Grouping =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?;
     Ok(grouping.annotations.get(plan::ON_SANDBOX).map_or_else(
@@ -192,6 +201,11 @@ mod tests {
         assert_eq!(
             pod(dir.path(), "c1").expect("valid"),
             Group::Pod("pod1".to_owned())
+        );
+        let empty = tempfile::tempdir().expect("temporary directory");
+        assert_eq!(
+            pod(empty.path(), "pod2").expect("valid"),
+            Group::Pod("pod2".to_owned())
         );
         fs::write(dir.path().join("config.json"), "{}").expect("written");
         assert_eq!(

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::create_task;
 use containerd_shim_protos::ttrpc::r#async::Server;
 use plan::NodeConfig;
@@ -27,6 +28,7 @@ use crate::events::Events;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::flights::Flights;
 use crate::logs::Logs;
+use crate::pod::PodService;
 use crate::record::Incarnation;
 use crate::room::Room;
 use crate::start::Group;
@@ -284,8 +286,8 @@ async fn run(
     // Others may come and go before the one for which it was started.
     let _ = supervisor.expect(&bootstrap.id);
     let connections = Connections::new();
-    let mut server = serve_tasks(listener, &connections, &supervisor)?;
-    server.start().await.context("serve the Task service")?;
+    let mut server = services(listener, &connections, &supervisor)?;
+    server.start().await.context("serve containerd")?;
     let early = supervisor.clone();
     tokio::spawn(async move { early.containerd.ask_early().await });
     tracing::info!(
@@ -302,15 +304,15 @@ async fn run(
     tracing::info!("supervisor ends");
     connections.closed().await;
     // Answers that are under way are finished; then the queue of events ends with its senders.
-    server.shutdown().await.context("end the Task service")?;
+    server.shutdown().await.context("end the services")?;
     drop(server);
     drop(supervisor);
     let _ = tokio::time::timeout(LAST_EVENTS, delivery).await;
     Ok(())
 }
 
-/// The service under both names: containerd 1.7 asks for version 2, which has the same messages.
-fn serve_tasks(
+/// The Task service under both names (containerd 1.7 asks for version 2, which has the same messages) and the one for pods.
+fn services(
     listener: BoundListener,
     connections: &Connections,
     supervisor: &Arc<Supervisor>,
@@ -325,7 +327,10 @@ fn serve_tasks(
     Ok(Server::new()
         .add_listener(connections.of(listener))
         .register_service(service())
-        .register_service(older))
+        .register_service(older)
+        .register_service(create_sandbox(Arc::new(PodService::new(
+            supervisor.clone(),
+        )))))
 }
 
 /// The supervisor ends with its last container and not before: a service manager that stops

@@ -25,7 +25,7 @@ use tracing::Instrument as _;
 
 use crate::container::{Container, Runs};
 use crate::exec::Exec;
-use crate::failure::{Failure, Kind, Outcome};
+use crate::failure::{Failure, Kind, Outcome, answer};
 use crate::launch::{self, Order};
 use crate::process::{Exit, Phase, Process};
 use crate::stdio::Streams;
@@ -67,24 +67,7 @@ impl TaskService {
             bundle: request.bundle.clone(),
             id: request.id.clone(),
         };
-        let given_up = self.supervisor.reserve(&order.id, &order.bundle)?;
-        let container = match launch::create(&self.supervisor, order, given_up).await {
-            Ok(container) => Arc::new(container),
-            Err(launch::Stopped::Failed(failure)) => {
-                self.supervisor.forget(&request.id);
-                return Err(failure);
-            }
-            Err(launch::Stopped::GivenUp) => {
-                self.supervisor.forget(&request.id);
-                // Shutdown came before this one was gone.
-                self.supervisor.end_if_empty();
-                return Err(Failure::new(
-                    Kind::Precondition,
-                    format!("container {} was given up", request.id),
-                ));
-            }
-        };
-        self.supervisor.insert(container.clone());
+        let container = launch::admit(&self.supervisor, order).await?;
         let pid = container.main.pid();
         self.supervisor.events.publish(&TaskCreate {
             container_id: request.id,
@@ -268,13 +251,6 @@ fn process_info(pid: i32, execs: &[Arc<Exec>]) -> Option<ProcessInfo> {
         pid,
         info: info.into(),
         ..Default::default()
-    })
-}
-
-fn answer<T>(outcome: Outcome<T>) -> ttrpc::Result<T> {
-    outcome.map_err(|failure| {
-        tracing::debug!(%failure, "request refused");
-        failure.into()
     })
 }
 

@@ -24,7 +24,7 @@ use crate::options::Options;
 use crate::stage::{Stage, warm_up};
 use crate::task::Step;
 
-/// A start takes some seconds step by step, and many more where others want the processors too.
+/// A start takes a minute step by step, and many more where others want the processors too.
 const STEP_WITHIN: Duration = Duration::from_secs(600);
 
 /// The part of the file of bounds that is held here; `cargo xtask build` holds the other.

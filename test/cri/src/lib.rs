@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use harness::image::{self, Content};
 use harness::{
-    Containerd, ContainerdBuilder, Cri, CriContainer, Exit, Logs, Pod, Registry, Version, guest,
-    until,
+    Containerd, ContainerdBuilder, Cri, CriContainer, Exit, Handler, Logs, Pod, Registry, Version,
+    guest, until,
 };
 use k8s_cri::v1::{PodSandboxState, PodSandboxStatusRequest};
 
@@ -127,6 +127,13 @@ pub async fn house_of(builder: ContainerdBuilder) -> Result<Option<House>> {
         containerd,
         registry,
     }))
+}
+
+/// A containerd 2.x whose pods of handler `sampan` are made by the shim (`sandboxer = "shim"`).
+#[must_use]
+pub fn sandboxer() -> ContainerdBuilder {
+    let handler = Handler::new("sampan", harness::runtime()).option("SystemdCgroup", false);
+    Containerd::builder().handler(handler.sandboxer("shim"))
 }
 
 /// Runs a container of an image that was pulled to its end, in a pod of its own.

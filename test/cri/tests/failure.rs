@@ -1,9 +1,9 @@
 //! A process of a pod is killed: the kubelet sees what has happened, can remove the pod, and nothing is left.
 
 use anyhow::{Context, Result};
-use cri_tests::{House, house, removed, spinning};
+use cri_tests::{House, house, house_of, removed, sandboxer, spinning};
 use harness::process::{children_of, ended, parent_of, signal};
-use harness::{CriContainer, Pod, Version};
+use harness::{Containerd, ContainerdBuilder, CriContainer, Pod, Version};
 use k8s_cri::v1::{ContainerState, PodSandboxState};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
 
@@ -40,8 +40,8 @@ async fn running<'a>(house: &'a House, image: &str) -> Result<Running<'a>> {
     })
 }
 
-async fn killed(version: Version) -> Result<()> {
-    let Some(house) = house(version).await? else {
+async fn killed(builder: ContainerdBuilder) -> Result<()> {
+    let Some(house) = house_of(builder).await? else {
         return Ok(());
     };
     let image = house.pulled_guest("probe", "wasip1").await?;
@@ -104,16 +104,21 @@ async fn killed(version: Version) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_is_seen_and_leaves_nothing_on_2() -> Result<()> {
-    killed(Version::V2).await
+    killed(Containerd::builder().version(Version::V2)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_is_seen_and_leaves_nothing_with_the_shim_as_sandboxer() -> Result<()> {
+    killed(sandboxer()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_is_seen_and_leaves_nothing_on_1_7() -> Result<()> {
-    killed(Version::V1_7).await
+    killed(Containerd::builder().version(Version::V1_7)).await
 }
 
-async fn containerd_killed(version: Version) -> Result<()> {
-    let Some(mut house) = house(version).await? else {
+async fn containerd_killed(builder: ContainerdBuilder) -> Result<()> {
+    let Some(mut house) = house_of(builder).await? else {
         return Ok(());
     };
     let image = house.pulled_guest("probe", "wasip1").await?;
@@ -181,12 +186,17 @@ async fn containerd_killed(version: Version) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_containerd_finds_its_pods_again_on_2() -> Result<()> {
-    containerd_killed(Version::V2).await
+    containerd_killed(Containerd::builder().version(Version::V2)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_containerd_finds_its_pods_again_with_the_shim_as_sandboxer() -> Result<()> {
+    containerd_killed(sandboxer()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_containerd_finds_its_pods_again_on_1_7() -> Result<()> {
-    containerd_killed(Version::V1_7).await
+    containerd_killed(Containerd::builder().version(Version::V1_7)).await
 }
 
 /// While a container of a pod compiles, its helper or its supervisor dies.

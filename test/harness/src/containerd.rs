@@ -28,7 +28,7 @@ pub(crate) const PAUSE: &str = "localhost/sampan-pause:test";
 /// How long containerd may take to come up or to end.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How long what containers leave may take to go. A supervisor for whose container containerd asks for nothing, since it
-/// refused the spec itself, waits for it ten seconds and for the end of containerd's connection one more.
+/// refused the spec itself, waits for it ten seconds.
 const GONE: Duration = Duration::from_secs(15);
 
 /// Which containerd.
@@ -47,6 +47,7 @@ pub struct Handler {
     name: String,
     runtime_type: String,
     options: Value,
+    sandboxer: Option<String>,
 }
 
 impl Handler {
@@ -57,7 +58,15 @@ impl Handler {
             name: name.to_owned(),
             runtime_type: runtime_type.to_owned(),
             options: json!({}),
+            sandboxer: None,
         }
+    }
+
+    /// Says who makes its pods (2.x): `shim`, or `podsandbox`, which containerd takes by itself.
+    #[must_use]
+    pub fn sandboxer(mut self, name: &str) -> Self {
+        self.sandboxer = Some(name.to_owned());
+        self
     }
 
     /// Sets an option of the runtime, as in `SystemdCgroup` or `ConfigPath`.

@@ -48,9 +48,7 @@ impl Leftovers {
             files: files_of(tag, &scratch.socket(), &ids)
                 .into_iter()
                 .chain(grandchildren(&scratch.dir().join("sampan")))
-                .chain(grandchildren(
-                    &scratch.dir().join("state/io.containerd.runtime.v2.task"),
-                ))
+                .chain(bundles(scratch.dir()))
                 .collect(),
         }
     }
@@ -100,10 +98,18 @@ pub(crate) fn note_id(dir: &Path, namespace: &str, id: &str) -> std::io::Result<
     file.write_all(format!("{namespace} {id}\n").as_bytes())
 }
 
+/// The bundles of containers, and of pods that the shim makes.
+fn bundles(dir: &Path) -> Vec<PathBuf> {
+    let of = |plugin| grandchildren(&dir.join("state").join(plugin));
+    let mut all = of("io.containerd.runtime.v2.task");
+    all.extend(of("io.containerd.sandbox.controller.v1.shim"));
+    all
+}
+
 /// Containerd namespace and id of every container that has a bundle: also of those that nobody could note, since the
 /// test was killed while they were made.
 pub(crate) fn ids_of_bundles(dir: &Path) -> Vec<(String, String)> {
-    grandchildren(&dir.join("state/io.containerd.runtime.v2.task"))
+    bundles(dir)
         .iter()
         .filter_map(|bundle| {
             let namespace = bundle.parent()?.file_name()?.to_str()?;

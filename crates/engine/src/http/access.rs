@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, StatusCode};
-use serde_json::json;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use serde::Serialize;
 
 use crate::command::say;
 use crate::http::call::Call;
@@ -20,28 +20,43 @@ const LONGEST_PATH: usize = 2048;
 /// What is known of a request when it comes.
 pub(super) struct Entry {
     pub(super) time: SystemTime,
-    pub(super) method: String,
+    pub(super) method: Method,
     pub(super) path: String,
+}
+
+/// As it is written.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    method: &'a str,
+    path: &'a str,
+    status: u16,
+    bytes: u64,
+    ms: u64,
+    id: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    aborted: bool,
 }
 
 impl Entry {
     /// Writes the line. `complete` is false where the client went away before the end.
     pub(super) fn write(&self, call: &Call, status: StatusCode, bytes: u64, complete: bool) {
-        let path: String = self.path.chars().take(LONGEST_PATH).collect();
-        let milliseconds = u64::try_from(call.arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut line = json!({
-            "time": rfc3339(self.time),
-            "method": self.method,
-            "path": path,
-            "status": status.as_u16(),
-            "bytes": bytes,
-            "ms": milliseconds,
-            "id": &*call.id,
-        });
-        if !complete {
-            line["aborted"] = json!(true);
+        let end = self.path.char_indices().nth(LONGEST_PATH);
+        let line = Line {
+            time: rfc3339(self.time),
+            method: self.method.as_str(),
+            path: &self.path[..end.map_or(self.path.len(), |(end, _)| end)],
+            status: status.as_u16(),
+            bytes,
+            ms: u64::try_from(call.arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
+            id: call.id.as_deref().unwrap_or_default(),
+            aborted: !complete,
+        };
+        // Text and numbers always have a form in JSON.
+        if let Ok(mut line) = serde_json::to_string(&line) {
+            line.push('\n');
+            say(&line);
         }
-        say(&format!("{line}\n"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -44,10 +44,10 @@ impl Drop for Attendance {
     }
 }
 
-/// A guest's answer.
+/// An answer, and who watches it on its way; nobody where it is not the one that was asked for.
 pub(super) struct AnswerBody {
     pub(super) body: WasiBody,
-    pub(super) attendance: Attendance,
+    pub(super) attendance: Option<Attendance>,
 }
 
 impl Body for AnswerBody {
@@ -60,16 +60,18 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        match &frame {
-            None => this.attendance.complete = true,
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.attendance.bytes += data.len() as u64;
+        if let Some(attendance) = &mut this.attendance {
+            match &frame {
+                None => attendance.complete = true,
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        attendance.bytes += data.len() as u64;
+                    }
+                    // hyper does not ask again when it knows the length.
+                    attendance.complete |= this.body.is_end_stream();
                 }
-                // hyper does not ask again when it knows the length.
-                this.attendance.complete |= this.body.is_end_stream();
+                Some(Err(_)) => {}
             }
-            Some(Err(_)) => {}
         }
         Poll::Ready(frame)
     }
@@ -88,7 +90,7 @@ pub(super) struct Bounded {
     pub(super) body: WasiBody,
     pub(super) left: u64,
     /// Told when it is.
-    pub(super) exceeded: Arc<AtomicBool>,
+    pub(super) call: Arc<Call>,
 }
 
 impl Body for Bounded {
@@ -106,7 +108,7 @@ impl Body for Bounded {
         {
             let length = data.len() as u64;
             if length > this.left {
-                this.exceeded.store(true, Ordering::Release);
+                this.call.exceeded.store(true, Ordering::Release);
                 return Poll::Ready(Some(Err(Error::HttpRequestBodySize(None))));
             }
             this.left -= length;

@@ -14,8 +14,8 @@ const ABANDONED: u8 = 2;
 
 /// A request from its arrival to the end of its answer.
 pub(super) struct Call {
-    /// Its name in logs.
-    pub(super) id: Arc<str>,
+    /// Its name in logs, if they want one.
+    pub(super) id: Option<Arc<str>>,
     pub(super) arrived: Instant,
     /// When its time is over.
     pub(super) deadline: Option<Instant>,
@@ -23,6 +23,8 @@ pub(super) struct Call {
     pub(super) reused: AtomicBool,
     /// Whether somebody has said that its time is over.
     pub(super) told: AtomicBool,
+    /// Whether its body was longer than it may be.
+    pub(super) exceeded: AtomicBool,
     state: AtomicU8,
     changed: Notify,
     /// Of the instance that has it.
@@ -30,13 +32,18 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(id: Arc<str>, arrived: Instant, deadline: Option<Instant>) -> Arc<Self> {
+    pub(super) fn new(
+        id: Option<Arc<str>>,
+        arrived: Instant,
+        deadline: Option<Instant>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             arrived,
             deadline,
             reused: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            exceeded: AtomicBool::new(false),
             state: AtomicU8::new(OPEN),
             changed: Notify::new(),
             instance: Mutex::default(),
@@ -170,7 +177,7 @@ mod tests {
     use super::*;
 
     fn call(deadline: Option<Instant>) -> Arc<Call> {
-        Call::new("1".into(), Instant::now(), deadline)
+        Call::new(Some("1".into()), Instant::now(), deadline)
     }
 
     fn over(calls: &Calls) -> bool {

@@ -1,7 +1,7 @@
 //! A request on its way through the server: taken, bounded, handed to an instance, answered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use plan::Serving;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use wasmtime_wasi_http::handler::{InstantiationError, ProxyHandler, TrapOrPanicError};
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -37,6 +37,8 @@ pub(super) struct Server {
     turns: Arc<Semaphore>,
     /// A permit per request that waits for its turn.
     queue: Semaphore,
+    /// Becomes true when the server ends.
+    stopping: watch::Receiver<bool>,
 }
 
 impl Server {
@@ -45,6 +47,7 @@ impl Server {
         budget: Arc<Budget>,
         serving: Serving,
         reuse: Arc<Reuse>,
+        stopping: watch::Receiver<bool>,
     ) -> Self {
         let most = serving.max_requests as usize;
         Self {
@@ -54,10 +57,22 @@ impl Server {
             reuse,
             turns: Arc::new(Semaphore::new(most)),
             queue: Semaphore::new(most),
+            stopping,
         }
     }
 
-    pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<WasiBody> {
+    /// Whether the server ends.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Until the server ends.
+    pub(super) async fn stopping(&self) {
+        // The sender gone is a server gone.
+        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+    }
+
+    pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let arrived = Instant::now();
         let Serving {
             access_log,
@@ -65,21 +80,19 @@ impl Server {
             request_timeout,
             ..
         } = self.serving;
-        let id = if access_log || log_request_id {
+        let id = (access_log || log_request_id).then(|| {
             let id = access::id(request.headers());
             if let Ok(value) = HeaderValue::from_str(&id) {
                 request.headers_mut().insert(REQUEST_ID, value);
             }
             id
-        } else {
-            "".into()
-        };
+        });
         let call = Call::new(id, arrived, request_timeout.map(|time| arrived + time));
         // If this future is dropped, the client is gone; the attendance notices.
         let mut attendance = Attendance {
             entry: access_log.then(|| Entry {
                 time: SystemTime::now(),
-                method: request.method().to_string(),
+                method: request.method().clone(),
                 path: request.uri().path().to_owned(),
             }),
             call,
@@ -98,14 +111,20 @@ impl Server {
         let length = parts.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
         attendance.promised = length.or(body.size_hint().exact()).filter(|_| !bodiless);
-        let body = AnswerBody { body, attendance };
+        let mut body = AnswerBody {
+            body,
+            attendance: Some(attendance),
+        };
         if bodiless {
             tokio::spawn(discard(body));
             // Of unknown length, as the answer to GET may be.
             let nothing = StreamBody::new(stream::empty::<Result<Frame<Bytes>, Error>>());
-            return Response::from_parts(parts, nothing.boxed_unsync());
+            body = AnswerBody {
+                body: nothing.boxed_unsync(),
+                attendance: None,
+            };
         }
-        Response::from_parts(parts, body.boxed_unsync())
+        Response::from_parts(parts, body)
     }
 
     async fn respond(
@@ -114,9 +133,9 @@ impl Server {
         attendance: &mut Attendance,
     ) -> Response<WasiBody> {
         let call = Arc::clone(&attendance.call);
-        let asked = format!("{} {}", request.method(), request.uri().path());
-        let exceeded = Arc::new(AtomicBool::new(false));
-        let request = match self.for_guest(request, &exceeded) {
+        let (method, target) = (request.method().clone(), request.uri().clone());
+        let asked = || format!("{method} {}", target.path());
+        let request = match self.for_guest(request, &call) {
             Ok(request) => request,
             Err((status, reason)) => return plain(status, reason),
         };
@@ -143,7 +162,7 @@ impl Server {
             handled = self.workers.handle(ticket, request) => Some(handled),
             () = call.late() => None,
         };
-        if exceeded.load(Ordering::Acquire) {
+        if call.exceeded.load(Ordering::Acquire) {
             return plain(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE);
         }
         let error = match handled {
@@ -158,7 +177,8 @@ impl Server {
                 if !call.told.swap(true, Ordering::Relaxed) {
                     let time = self.serving.request_timeout.unwrap_or_default();
                     say(&line(&format!(
-                        "out of time: the request took longer than {time:?} ({asked})"
+                        "out of time: the request took longer than {time:?} ({})",
+                        asked()
                     )));
                 }
                 return plain(
@@ -174,7 +194,7 @@ impl Server {
         {
             reason = known;
         }
-        say(&line(&format!("{reason} ({asked})")));
+        say(&line(&format!("{reason} ({})", asked())));
         if call.reused.load(Ordering::Relaxed) {
             self.reuse.failed();
         }
@@ -202,7 +222,7 @@ impl Server {
     fn for_guest(
         &self,
         request: Request<Incoming>,
-        exceeded: &Arc<AtomicBool>,
+        call: &Arc<Call>,
     ) -> Result<Request<WasiBody>, (StatusCode, &'static str)> {
         let wrong = |reason: &'static str| (StatusCode::BAD_REQUEST, reason);
         let (mut parts, body) = request.into_parts();
@@ -229,7 +249,7 @@ impl Server {
             Some(left) => Bounded {
                 body,
                 left,
-                exceeded: Arc::clone(exceeded),
+                call: Arc::clone(call),
             }
             .boxed_unsync(),
         };

@@ -22,9 +22,11 @@ use tokio::time::timeout;
 use wasmtime::Engine;
 use wasmtime_wasi_http::handler::{ProxyHandler, ProxyPre};
 
-use crate::config::INSTANCES;
+use crate::command::say;
+use crate::config::Crowd;
 use crate::ending::{Ending, line};
 use crate::grants::Grants;
+use crate::http::patience::Patience;
 use crate::http::request::Server;
 use crate::http::reuse::Reuse;
 use crate::http::ticker::Ticker;
@@ -70,6 +72,9 @@ pub(crate) struct Served {
     pub(crate) address: SocketAddr,
     /// Of [`threads`].
     pub(crate) threads: usize,
+    pub(crate) crowd: Crowd,
+    /// Why there is no pool of what instances need, if there was to be one.
+    pub(crate) unpooled: Option<String>,
     pub(crate) serving: Serving,
 }
 
@@ -108,13 +113,18 @@ async fn run(
         return Ok(Ending::own(0));
     }
     // A directory that cannot be opened fails the container now and not every request later.
-    if let Err(error) = grants.builder(crate::grants::Threads::Shared, None) {
+    if let Err(error) = grants.directories() {
         let account = line(&error.to_string());
         return Ok(Ending::told(ExitCode::NotRunnable, account));
     }
+    if let Some(reason) = &served.unpooled {
+        say(&line(&format!(
+            "every request makes its memory anew, which is slow, because there is no pool of it: {reason}"
+        )));
+    }
     let listener = listen(served.address)?;
     let (stop, stopping) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(INSTANCES as usize));
+    let places = Arc::new(Semaphore::new(served.crowd.instances as usize));
     let reuse = Arc::new(Reuse::new(matches!(served.pre, ProxyPre::P2(_))));
     let workers = Workers {
         pre: again(&served.pre),
@@ -131,15 +141,16 @@ async fn run(
         budget,
         served.serving.clone(),
         reuse,
+        stopping,
     ));
     let connections = GracefulShutdown::new();
     // Every connection holds a sender: the receiver knows when the last one has ended.
     let (open, mut ended) = mpsc::channel::<Infallible>(1);
     let greet = |stream: TcpStream, open: mpsc::Sender<Infallible>| {
         let server = Arc::clone(&server);
-        let (watcher, stopping) = (connections.watcher(), stopping.clone());
+        let watcher = connections.watcher();
         tokio::spawn(async move {
-            connection(server, stream, watcher, stopping).await;
+            connection(server, stream, watcher).await;
             drop(open);
         });
     };
@@ -170,7 +181,7 @@ async fn run(
         let _ = timeout(LINGER, ended.recv()).await;
         connections.shutdown().await;
         // Guests may work on after their answer.
-        let _ = places.acquire_many(INSTANCES).await;
+        let _ = places.acquire_many(served.crowd.instances).await;
     };
     tokio::select! {
         () = drained => Ok(Ending::own(0)),
@@ -247,27 +258,21 @@ impl Signals {
     }
 }
 
-async fn connection(
-    server: Arc<Server>,
-    stream: TcpStream,
-    watcher: Watcher,
-    stopping: watch::Receiver<bool>,
-) {
+async fn connection(server: Arc<Server>, stream: TcpStream, watcher: Watcher) {
     // Answers are written when they are complete; waiting for more only delays them.
     let _ = stream.set_nodelay(true);
     let speaks_http2 = tokio::select! {
         biased;
         version = speaks_http2(&stream) => version.unwrap_or(false),
         // It never asked for anything.
-        () = lingered(stopping.clone()) => return,
+        () = lingered(&server) => return,
     };
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
-        let stopping = stopping.clone();
         async move {
             let mut response = server.answer(request).await;
             // HTTP/2 says it for the whole connection, without losing a request (GOAWAY).
-            if !speaks_http2 && *stopping.borrow() {
+            if !speaks_http2 && server.is_stopping() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
@@ -283,7 +288,7 @@ async fn connection(
     } else {
         let mut builder = http1::Builder::new();
         builder
-            .timer(TokioTimer::new())
+            .timer(Patience::default())
             .header_read_timeout(HEADER)
             .max_buf_size(BUFFER);
         // A client that closes its half is taken for gone, as nginx and Go do: nothing else tells that it is, and what
@@ -293,8 +298,8 @@ async fn connection(
 }
 
 /// The server ends, and whoever wanted something could have said it.
-async fn lingered(mut stopping: watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stopping| *stopping).await;
+async fn lingered(server: &Server) {
+    server.stopping().await;
     tokio::time::sleep(LINGER).await;
 }
 

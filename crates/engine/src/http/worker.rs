@@ -179,7 +179,9 @@ impl WorkerState for Worker {
         let before = self.served.fetch_add(1, Ordering::Relaxed);
         call.reused.store(before > 0, Ordering::Relaxed);
         self.held.store(store.data().held(), Ordering::Relaxed);
-        store.data().label(&call.id);
+        if let Some(id) = &call.id {
+            store.data().label(id);
+        }
         self.calls.add(Arc::clone(&call));
         let mut bereaved = self.bereaved.lock().unwrap_or_else(PoisonError::into_inner);
         bereaved.retain(|obituary| !obituary.is_closed());
@@ -213,35 +215,52 @@ impl WorkerState for Worker {
 }
 
 /// When an instance ends that does not end by itself.
+///
+/// Most instances have one request without a bound and never wait for anything here: timer and end of the server are
+/// made when they are first waited for.
 pub(super) struct Expiration {
-    timer: Pin<Box<Sleep>>,
-    /// What the timer waits for.
-    until: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
     calls: Arc<Calls>,
-    stop: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    stopping: watch::Receiver<bool>,
+    /// Waits for the server's end.
+    stop: Option<Stop>,
     stopped: bool,
 }
 
+type Stop = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
 impl Expiration {
-    fn new(mut stopping: watch::Receiver<bool>, calls: Arc<Calls>) -> Self {
+    const fn new(stopping: watch::Receiver<bool>, calls: Arc<Calls>) -> Self {
         Self {
-            timer: Box::pin(tokio::time::sleep(IDLE)),
-            until: None,
+            timer: None,
             calls,
-            stop: Box::pin(async move {
-                // The sender gone is a server gone.
-                let _ = stopping.wait_for(|stopping| *stopping).await;
-            }),
+            stopping,
+            stop: None,
             stopped: false,
         }
     }
 
     fn poll_until(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
-        if self.until != Some(until) {
-            self.until = Some(until);
-            self.timer = Box::pin(sleep_until(until.into()));
+        let until = tokio::time::Instant::from_std(until);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
         }
-        self.timer.as_mut().poll(cx)
+        timer.as_mut().poll(cx)
+    }
+
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
+        let stop = self.stop.get_or_insert_with(|| -> Stop {
+            let mut stopping = self.stopping.clone();
+            Box::pin(async move {
+                // The sender gone is a server gone.
+                let _ = stopping.wait_for(|stopping| *stopping).await;
+            })
+        });
+        self.stopped = self.stopped || stop.as_mut().poll(cx).is_ready();
+        self.stopped
     }
 }
 
@@ -263,10 +282,7 @@ impl WorkerExpiration for Expiration {
                 None => Poll::Pending,
             };
         }
-        if !self.stopped {
-            self.stopped = self.stop.as_mut().poll(cx).is_ready();
-        }
-        if self.stopped {
+        if self.poll_stop(cx) {
             return Poll::Ready(());
         }
         self.poll_until(cx, start + IDLE)

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use plan::{ExitCode, Serving};
+use plan::{Access, ExitCode, Serving};
 
 use crate::process::Guest;
 use crate::servers::{Answer, PATIENCE, Server};
@@ -121,6 +122,42 @@ fn only_so_many_requests_are_answered_at_once() {
         .collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 200, 200, 200, 503]);
+}
+
+/// More descriptors for this process and those that it starts, as a pod's have.
+fn many_descriptors() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("as many as are allowed");
+}
+
+#[test]
+#[ignore = "needs the guests of `cargo xtask guests`"]
+fn more_than_a_thousand_guests_are_alive_at_once() {
+    const MANY: u32 = 1_500;
+    many_descriptors();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let guest = Guest::built("http-p2").directory(dir.path(), Access::ReadOnly);
+    let server = Server::start(guest.plan(|plan| plan.serving.max_requests = MANY));
+    let mut held: Vec<_> = (0..MANY)
+        .map(|_| {
+            BufReader::new(server.send("GET /stream?n=1&ms=600000 HTTP/1.1\r\nHost: test\r\n\r\n"))
+        })
+        .collect();
+    // The guest writes the head of its answer and waits before the rest: whoever has a head has an instance.
+    for stream in &mut held {
+        let mut line = String::new();
+        stream.read_line(&mut line).expect("a head");
+        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+    }
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.running.child.id()));
+    let descriptors = descriptors.expect("its descriptors").count();
+    assert!(
+        descriptors < MANY as usize + 100,
+        "{descriptors} descriptors: a connection each is enough, the directory is one for all"
+    );
+    drop(held);
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(ended(server), "", "clients that go are no news");
 }
 
 #[test]

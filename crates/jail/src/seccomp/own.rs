@@ -303,7 +303,7 @@ pub(crate) fn holder() -> Filter {
         libc::SYS_exit,
         libc::SYS_exit_group,
         // It gives the supervisor's memory back.
-        libc::SYS_madvise,
+        libc::SYS_munmap,
         libc::SYS_restart_syscall,
         libc::SYS_rt_sigreturn,
         libc::SYS_rt_sigtimedwait,

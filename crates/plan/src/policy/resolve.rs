@@ -72,7 +72,7 @@ impl Policy {
             execs: reading.take::<Count<1, 1000>>(&MAX_EXECS).0,
             serving: Serving {
                 request_timeout: reading.take::<Option<Duration>>(&REQUEST_TIMEOUT),
-                max_requests: reading.take::<Count<1, 1000>>(&MAX_CONCURRENT_REQUESTS).0,
+                max_requests: reading.take::<Count<1, 20_000>>(&MAX_CONCURRENT_REQUESTS).0,
                 max_body: reading
                     .take::<Option<Bytes>>(&MAX_REQUEST_BODY)
                     .map(|bytes| bytes.0),

@@ -50,6 +50,9 @@ pub(super) fn render(builder: &Builder, tools: &Tools, scratch: &Scratch) -> Val
             "pod_annotations": ["sampan.dev/*"],
             "container_annotations": ["sampan.dev/*"],
         });
+        if let Some(sandboxer) = &handler.sandboxer {
+            value["sandboxer"] = json!(sandboxer);
+        }
         // An empty table is passed on as options too.
         if handler.options != json!({}) {
             value["options"] = handler.options.clone();
