@@ -297,12 +297,15 @@ async fn run(
         socket = %socket.display(),
         "supervisor serves"
     );
-    tokio::select! {
-        () = supervisor.over.notified() => {}
-        () = supervisor.idle() => {}
-    }
+    let served = tokio::select! {
+        () = supervisor.over.notified() => true,
+        () = supervisor.idle() => false,
+    };
     tracing::info!("supervisor ends");
-    connections.closed().await;
+    // Nobody's end can be told twice where nobody has been for a while.
+    if served {
+        connections.closed().await;
+    }
     // Answers that are under way are finished; then the queue of events ends with its senders.
     server.shutdown().await.context("end the services")?;
     drop(server);
