@@ -74,7 +74,7 @@ pub(crate) fn start(
         "clusterDNS": [Ipv4Addr::from_bits(services.to_bits() + 10)],
         "podLogsDir": dir.join("podlogs"),
         "volumePluginDir": dir.join("plugins"),
-        "maxPods": 200,
+        "maxPods": 1000,
         // Whatever else fills the machine's disk is no reason to evict pods.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {
