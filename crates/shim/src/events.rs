@@ -12,7 +12,7 @@ use containerd_shim_protos::events::task::{
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
-use containerd_shim_protos::protobuf::{MessageField, MessageFull};
+use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
@@ -21,7 +21,7 @@ use containerd_shim_protos::ttrpc;
 use tokio::sync::mpsc;
 
 /// Something that happened to a container.
-pub(crate) trait Event: MessageFull {
+pub(crate) trait Event: Message {
     /// The topic under which containerd's subscribers find it.
     const TOPIC: &'static str;
 }
@@ -93,8 +93,7 @@ impl Events {
             namespace: self.namespace.clone(),
             topic: E::TOPIC.to_owned(),
             event: MessageField::some(Any {
-                // containerd's typeurl has bare names.
-                type_url: E::descriptor().full_name().to_owned(),
+                type_url: type_url::<E>(),
                 value,
                 ..Default::default()
             }),
@@ -103,6 +102,11 @@ impl Events {
         // The receiver goes away only with the supervisor itself.
         let _ = self.queue.send(envelope);
     }
+}
+
+/// containerd's typeurl has bare names.
+fn type_url<E: Event>() -> String {
+    format!("containerd.events.{}", E::NAME)
 }
 
 /// A moment in containerd's terms.
@@ -156,4 +160,27 @@ fn unavailable(status: &ttrpc::Status) -> bool {
         status.code.enum_value(),
         Ok(ttrpc::Code::UNAVAILABLE | ttrpc::Code::DEADLINE_EXCEEDED | ttrpc::Code::CANCELLED)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use containerd_shim_protos::protobuf::MessageFull;
+
+    use super::*;
+
+    #[test]
+    fn events_have_containerds_names() {
+        fn named<E: Event + MessageFull>() {
+            assert_eq!(type_url::<E>(), E::descriptor().full_name());
+        }
+        named::<TaskCreate>();
+        named::<TaskStart>();
+        named::<TaskExecAdded>();
+        named::<TaskExecStarted>();
+        named::<TaskExit>();
+        named::<TaskOOM>();
+        named::<TaskPaused>();
+        named::<TaskResumed>();
+        named::<TaskDelete>();
+    }
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use containerd_shim_protos::cgroups::metrics as v1;
 use containerd_shim_protos::cgroups_v2::metrics as v2;
-use containerd_shim_protos::protobuf::reflect::{ReflectValueBox, RuntimeFieldType, RuntimeType};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{MessageField, MessageFull};
+use containerd_shim_protos::protobuf::{Message, MessageField};
 use jail::{Cgroup, IoCount, Stats, StatsV1, StatsV2, UsageV1};
 
 use crate::failure::{Failure, Outcome};
@@ -16,37 +15,34 @@ use crate::launch::of_jail;
 /// The counts of a container's cgroup.
 pub(crate) fn of(cgroup: &Cgroup) -> Outcome<Any> {
     match cgroup.stats().map_err(|error| of_jail(&error))? {
-        Stats::V1(stats) => any(&version_1(&stats)),
-        Stats::V2(stats) => any(&version_2(&stats)),
+        Stats::V1(stats) => any("v1", &version_1(&stats)),
+        Stats::V2(stats) => any("v2", &version_2(&stats)),
     }
 }
 
 /// containerd's typeurl has bare names.
-fn any<M: MessageFull>(metrics: &M) -> Outcome<Any> {
+fn any<M: Message>(version: &str, metrics: &M) -> Outcome<Any> {
     Ok(Any {
-        type_url: M::descriptor().full_name().to_owned(),
+        type_url: format!("io.containerd.cgroups.{version}.{}", M::NAME),
         value: metrics.write_to_bytes().map_err(Failure::internal)?,
         ..Default::default()
     })
 }
 
-/// The message whose fields have the kernel's names, but for those that `named` gives another.
-/// What containerd has no number for is left out: the kernel's `swap` of version 1 is a number where containerd has a
-/// whole entry of that name.
-fn from_table<M: MessageFull>(
-    table: &BTreeMap<String, u64>,
-    named: impl Fn(&str) -> String,
-) -> MessageField<M> {
-    let mut message = M::new();
-    let descriptor = M::descriptor();
-    for (name, value) in table {
-        if let Some(field) = descriptor.field_by_name(&named(name))
-            && let RuntimeFieldType::Singular(RuntimeType::U64) = field.runtime_field_type()
-        {
-            field.set_singular_field(&mut message, ReflectValueBox::U64(*value));
+/// The message whose fields have the kernel's names, but for those that `named` gives another. What containerd has no
+/// number for is left out. The fields are written out: those that the messages know of themselves (their descriptors)
+/// would be a tenth of the program.
+macro_rules! from_table {
+    ($message:ty, $table:expr, $named:expr, [$($field:ident),+ $(,)?]) => {{
+        let mut message = <$message>::default();
+        for (name, value) in $table {
+            match $named(name.as_str()).as_ref() {
+                $(stringify!($field) => message.$field = *value,)+
+                _ => {}
+            }
         }
-    }
-    MessageField::some(message)
+        message
+    }};
 }
 
 fn version_1(stats: &StatsV1) -> v1::Metrics {
@@ -60,21 +56,23 @@ fn version_1(stats: &StatsV1) -> v1::Metrics {
         }),
         ..Default::default()
     };
-    cpu.throttling = from_table(&stats.throttling, |name| {
-        match name {
-            "nr_periods" => "periods",
-            "nr_throttled" => "throttled_periods",
-            same => same,
-        }
-        .to_owned()
-    });
-    let mut memory: MessageField<v1::MemoryStat> = from_table(&stats.memory, memory_name_1);
-    if let Some(memory) = memory.as_mut() {
-        memory.usage = entry(&stats.memory_usage);
-        memory.swap = entry(&stats.swap_usage);
-        memory.kernel = entry(&stats.kernel_usage);
-        memory.kernel_tcp = entry(&stats.tcp_usage);
-    }
+    cpu.throttling = MessageField::some(from_table!(
+        v1::Throttle,
+        &stats.throttling,
+        throttling_name_1,
+        [periods, throttled_periods, throttled_time]
+    ));
+    let mut memory = memory_1(&stats.memory);
+    memory.usage = entry(&stats.memory_usage);
+    memory.swap = entry(&stats.swap_usage);
+    memory.kernel = entry(&stats.kernel_usage);
+    memory.kernel_tcp = entry(&stats.tcp_usage);
+    let oom = from_table!(
+        v1::MemoryOomControl,
+        &stats.oom,
+        str::to_owned,
+        [oom_kill_disable, under_oom, oom_kill]
+    );
     v1::Metrics {
         pids: MessageField::some(v1::PidsStat {
             current: stats.pids,
@@ -82,15 +80,66 @@ fn version_1(stats: &StatsV1) -> v1::Metrics {
             ..Default::default()
         }),
         cpu: MessageField::some(cpu),
-        memory,
+        memory: MessageField::some(memory),
         blkio: MessageField::some(v1::BlkIOStat {
             io_service_bytes_recursive: stats.io_bytes.iter().map(block).collect(),
             io_serviced_recursive: stats.io_operations.iter().map(block).collect(),
             ..Default::default()
         }),
-        memory_oom_control: from_table(&stats.oom, str::to_owned),
+        memory_oom_control: MessageField::some(oom),
         ..Default::default()
     }
+}
+
+fn throttling_name_1(name: &str) -> &str {
+    match name {
+        "nr_periods" => "periods",
+        "nr_throttled" => "throttled_periods",
+        same => same,
+    }
+}
+
+/// The kernel's `swap` is a number where containerd has a whole entry of that name.
+fn memory_1(table: &BTreeMap<String, u64>) -> v1::MemoryStat {
+    from_table!(
+        v1::MemoryStat,
+        table,
+        memory_name_1,
+        [
+            cache,
+            rss,
+            rss_huge,
+            mapped_file,
+            dirty,
+            writeback,
+            pg_pg_in,
+            pg_pg_out,
+            pg_fault,
+            pg_maj_fault,
+            inactive_anon,
+            active_anon,
+            inactive_file,
+            active_file,
+            unevictable,
+            hierarchical_memory_limit,
+            hierarchical_swap_limit,
+            total_cache,
+            total_rss,
+            total_rss_huge,
+            total_mapped_file,
+            total_dirty,
+            total_writeback,
+            total_pg_pg_in,
+            total_pg_pg_out,
+            total_pg_fault,
+            total_pg_maj_fault,
+            total_inactive_anon,
+            total_active_anon,
+            total_inactive_file,
+            total_active_file,
+            total_unevictable,
+        ]
+    )
 }
 
 /// The generated names split some of the kernel's words.
@@ -125,29 +174,89 @@ fn block(count: &IoCount) -> v1::BlkIOEntry {
 }
 
 fn version_2(stats: &StatsV2) -> v2::Metrics {
-    let mut memory: MessageField<v2::MemoryStat> = from_table(&stats.memory, str::to_owned);
-    if let Some(memory) = memory.as_mut() {
-        memory.usage = stats.memory_usage;
-        memory.usage_limit = stats.memory_limit;
-        memory.max_usage = stats.memory_peak;
-        memory.swap_usage = stats.swap_usage;
-        memory.swap_limit = stats.swap_limit;
-    }
+    let mut memory = memory_2(&stats.memory);
+    memory.usage = stats.memory_usage;
+    memory.usage_limit = stats.memory_limit;
+    memory.max_usage = stats.memory_peak;
+    memory.swap_usage = stats.swap_usage;
+    memory.swap_limit = stats.swap_limit;
+    let cpu = from_table!(
+        v2::CPUStat,
+        &stats.cpu,
+        str::to_owned,
+        [
+            usage_usec,
+            user_usec,
+            system_usec,
+            nr_periods,
+            nr_throttled,
+            throttled_usec,
+            nr_bursts,
+            burst_usec,
+        ]
+    );
+    let memory_events = from_table!(
+        v2::MemoryEvents,
+        &stats.memory_events,
+        str::to_owned,
+        [low, high, max, oom, oom_kill, oom_group_kill]
+    );
     v2::Metrics {
         pids: MessageField::some(v2::PidsStat {
             current: stats.pids,
             limit: stats.pids_limit,
             ..Default::default()
         }),
-        cpu: from_table(&stats.cpu, str::to_owned),
-        memory,
-        memory_events: from_table(&stats.memory_events, str::to_owned),
+        cpu: MessageField::some(cpu),
+        memory: MessageField::some(memory),
+        memory_events: MessageField::some(memory_events),
         io: MessageField::some(v2::IOStat {
             usage: devices(&stats.io),
             ..Default::default()
         }),
         ..Default::default()
     }
+}
+
+fn memory_2(table: &BTreeMap<String, u64>) -> v2::MemoryStat {
+    from_table!(
+        v2::MemoryStat,
+        table,
+        str::to_owned,
+        [
+            anon,
+            file,
+            kernel_stack,
+            slab,
+            sock,
+            shmem,
+            file_mapped,
+            file_dirty,
+            file_writeback,
+            anon_thp,
+            inactive_anon,
+            active_anon,
+            inactive_file,
+            active_file,
+            unevictable,
+            slab_reclaimable,
+            slab_unreclaimable,
+            pgfault,
+            pgmajfault,
+            workingset_refault,
+            workingset_activate,
+            workingset_nodereclaim,
+            pgrefill,
+            pgscan,
+            pgsteal,
+            pgactivate,
+            pgdeactivate,
+            pglazyfree,
+            pglazyfreed,
+            thp_fault_alloc,
+            thp_collapse_alloc,
+        ]
+    )
 }
 
 /// One entry per device, of one count per line.
@@ -169,6 +278,9 @@ fn devices(counts: &[IoCount]) -> Vec<v2::IOEntry> {
 
 #[cfg(test)]
 mod tests {
+    use containerd_shim_protos::protobuf::MessageFull;
+    use containerd_shim_protos::protobuf::reflect::{RuntimeFieldType, RuntimeType};
+
     use super::*;
 
     fn table(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -176,6 +288,56 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), *value))
             .collect()
+    }
+
+    /// The numbers of a message that a table with all their names leaves at zero.
+    fn left_out<M: MessageFull>(message: &M) -> Vec<String> {
+        M::descriptor()
+            .fields()
+            .filter(|field| {
+                matches!(
+                    field.runtime_field_type(),
+                    RuntimeFieldType::Singular(RuntimeType::U64)
+                ) && !field.has_field(message)
+            })
+            .map(|field| field.name().to_owned())
+            .collect()
+    }
+
+    /// One of each of the message's names, as the kernel writes them.
+    fn all<M: MessageFull>() -> BTreeMap<String, u64> {
+        M::descriptor()
+            .fields()
+            .map(|field| (field.name().to_owned(), 1))
+            .collect()
+    }
+
+    #[test]
+    fn no_number_is_left_out_that_containerd_has_a_field_for() {
+        let memory = memory_1(&all::<v1::MemoryStat>());
+        assert_eq!(left_out(&memory), [""; 0]);
+        let metrics = version_1(&StatsV1 {
+            throttling: all::<v1::Throttle>(),
+            oom: all::<v1::MemoryOomControl>(),
+            ..Default::default()
+        });
+        assert_eq!(left_out(&*metrics.cpu.throttling), [""; 0]);
+        assert_eq!(left_out(&*metrics.memory_oom_control), [""; 0]);
+        let metrics = version_2(&StatsV2 {
+            cpu: all::<v2::CPUStat>(),
+            memory: all::<v2::MemoryStat>(),
+            memory_events: all::<v2::MemoryEvents>(),
+            memory_usage: 1,
+            memory_limit: 1,
+            memory_peak: 1,
+            swap_usage: 1,
+            swap_limit: 1,
+            ..Default::default()
+        });
+        assert_eq!(left_out(&*metrics.cpu), [""; 0]);
+        assert_eq!(left_out(&*metrics.memory_events), [""; 0]);
+        // The kernel's peak of swap is read by nobody.
+        assert_eq!(left_out(&*metrics.memory), ["swap_max_usage"]);
     }
 
     #[test]
@@ -228,7 +390,7 @@ mod tests {
         );
         assert_eq!(metrics.memory_oom_control.oom_kill, 1);
         assert_eq!(
-            any(&metrics).expect("encodes").type_url,
+            any("v1", &metrics).expect("encodes").type_url,
             "io.containerd.cgroups.v1.Metrics"
         );
     }
@@ -272,7 +434,7 @@ mod tests {
             (8, 4, 5)
         );
         assert_eq!(
-            any(&metrics).expect("encodes").type_url,
+            any("v2", &metrics).expect("encodes").type_url,
             "io.containerd.cgroups.v2.Metrics"
         );
     }
