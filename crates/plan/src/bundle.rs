@@ -2,6 +2,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
+use crate::json::{JsonError, from_json};
+
 /// Why `config.json` of a bundle could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
@@ -14,14 +16,12 @@ pub enum BundleError {
         source: std::io::Error,
     },
     /// The file is no OCI runtime configuration.
-    #[error("{path}: field `{field}`: {reason}")]
+    #[error("{path}: {wrong}")]
     Parse {
         /// Path of the file.
         path: PathBuf,
-        /// Path of the field inside the document, e.g. `process.user.uid`; `.` is the document.
-        field: String,
-        /// What is wrong with it, with line and column.
-        reason: String,
+        /// Which field of it is wrong, e.g. `process.user.uid`.
+        wrong: JsonError,
     },
 }
 
@@ -37,12 +37,7 @@ pub fn read_spec(bundle: &Path) -> Result<Spec, BundleError> {
         path: path.clone(),
         source,
     })?;
-    let mut json = serde_json::Deserializer::from_slice(&text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| BundleError::Parse {
-        path,
-        field: error.path().to_string(),
-        reason: error.inner().to_string(),
-    })
+    from_json(&text).map_err(|wrong| BundleError::Parse { path, wrong })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use oci_spec::runtime::Process;
 
 use crate::container::{Faults, environment, plain_absolute};
+use crate::json::from_json;
 use crate::{Entry, GuestPlan, PlanError};
 
 /// A process to be executed in a container that runs, as containerd asked for it, checked and typed.
@@ -27,7 +28,7 @@ impl ExecPlan {
     /// [`PlanError`] with every field at fault.
     pub fn read(json: &[u8]) -> Result<Self, PlanError> {
         let mut faults = Faults::default();
-        let process: Process = serde_json::from_slice(json).map_err(|error| {
+        let process: Process = from_json(json).map_err(|error| {
             PlanError::one("process", format!("is not an OCI process: {error}"))
         })?;
         let args = process.args().clone().unwrap_or_default();

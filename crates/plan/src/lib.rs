@@ -19,6 +19,7 @@ mod grants;
 mod guest;
 mod http;
 mod jail;
+mod json;
 mod node;
 mod options;
 mod policy;
@@ -39,6 +40,7 @@ pub use jail::{
     Isolation, JailPlan, MountPlan, MountSource, Namespace, Owners, Propagation, Rlimit, Sysctl,
     User,
 };
+pub use json::{JsonError, from_json};
 pub use node::{CompileConfig, NodeConfig, NodeConfigError, StoreConfig};
 pub use options::{CgroupDriver, Options};
 pub use policy::{

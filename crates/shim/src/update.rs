@@ -1,21 +1,14 @@
 //! Update: limits of a container that lives. The kernel's at once; a guest's own memory limit follows the container's.
 
 use oci_spec::runtime::LinuxResources;
-use plan::GuestLimits;
+use plan::{GuestLimits, from_json};
 
 use crate::container::{Container, Runs};
 use crate::failure::{Failure, Kind, Outcome};
 
 /// What containerd sends: the OCI `LinuxResources` as JSON. Values that are not there stay as they are.
 pub(crate) fn resources(json: &[u8]) -> Outcome<LinuxResources> {
-    let mut input = serde_json::Deserializer::from_slice(json);
-    serde_path_to_error::deserialize(&mut input).map_err(|error| {
-        let reason = error.inner();
-        Failure::new(
-            Kind::Invalid,
-            format!("resources: field `{}`: {reason}", error.path()),
-        )
-    })
+    from_json(json).map_err(|error| Failure::new(Kind::Invalid, format!("resources: {error}")))
 }
 
 /// Sets them. A memory limit below what the container holds is refused: the kernel would kill it.
