@@ -57,11 +57,11 @@ impl Processor {
     }
 }
 
-/// Package and binary of what ships.
-const BINARIES: &[(&str, &str)] = &[
-    ("shim", "containerd-shim-sampan-v1"),
-    ("runner", "sampan-runner"),
-    ("node", NODE),
+/// Package, binary and profile of what ships.
+const BINARIES: &[(&str, &str, &str)] = &[
+    ("shim", "containerd-shim-sampan-v1", "small"),
+    ("runner", "sampan-runner", "release"),
+    ("node", NODE, "small"),
 ];
 
 /// The DaemonSet's program, which goes into the image alone.
@@ -77,7 +77,7 @@ pub(crate) const DENSE: &str = "containerd-shim-sampan-dense-v1";
 pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
     tools::protoc()?;
     let triple = processor.triple();
-    for (package, binary) in BINARIES {
+    for (package, binary, profile) in BINARIES {
         // One after the other: built together, each would get the features that only the other asks for.
         let mut cargo = Command::new("cargo");
         cargo.current_dir(checkout()).args([
@@ -89,7 +89,10 @@ pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
             package,
         ]);
         if release {
-            cargo.arg("--release");
+            cargo.args(["--profile", profile]);
+        } else {
+            // As in what ships, where nothing can unwind (.cargo/config.toml).
+            cargo.args(["--config", "profile.dev.panic='abort'"]);
         }
         // They would replace the flags of .cargo/config.toml, and with them the form of the binaries.
         cargo
@@ -102,17 +105,18 @@ pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
         )?;
     }
 
-    let profile = if release { "release" } else { "debug" };
-    let built = target_dir().join(triple).join(profile);
+    let built = target_dir().join(triple);
     if !release {
+        let built = built.join("debug");
         link(&built)?;
         return Ok(built);
     }
     let dist = target_dir().join("dist").join(triple);
     fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
-    for (_, name) in BINARIES {
-        let size = check(&built.join(name), processor)?;
-        copy(&built.join(name), &dist.join(name))?;
+    for (_, name, profile) in BINARIES {
+        let built = built.join(profile).join(name);
+        let size = check(&built, processor)?;
+        copy(&built, &dist.join(name))?;
         eprintln!(
             "    {} ({:.1} MB)",
             dist.join(name).display(),
