@@ -13,6 +13,7 @@ use plan::{CgroupDriver, CgroupPlan, ContainerId};
 
 use crate::events::timestamp;
 use crate::native::Native;
+use crate::peer::Question;
 use crate::pod::PodFiles;
 use crate::record::{Incarnation, Record, RunDir, start_time};
 use crate::{info, node, peer, socket};
@@ -69,13 +70,14 @@ fn abandon(socket: &Path, id: &str) {
         id: id.to_owned(),
         ..Default::default()
     };
+    let question = Question {
+        method: "Delete",
+        metadata: peer::ABANDONED,
+        message: &request,
+        within: ANSWER,
+    };
     if let Ok(supervisor) = UnixStream::connect(socket) {
-        let _ = peer::ask(
-            supervisor,
-            peer::ABANDONED,
-            ANSWER,
-            async |client, context| client.delete(context, &request).await,
-        );
+        let _ = question.ask(supervisor);
     }
 }
 

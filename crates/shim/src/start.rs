@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use crate::bootstrap::Bootstrap;
 use crate::node::Configuration;
+use crate::peer::Question;
 use crate::scope::Scope;
 use crate::socket::Claim;
 use crate::{info, logs, node, peer, pod as pods, socket, supervisor};
@@ -93,6 +94,10 @@ pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
             std::env::set_current_dir("/").context("leave the bundle")?;
             let config = configuration.config;
             supervisor::serve(listener, path, &bootstrap, &group, config, logs)
+                // Its standard error leads nowhere.
+                .inspect_err(|error| {
+                    tracing::error!(error = format!("{error:#}"), "supervisor fails")
+                })
         }
     }
 }
@@ -132,17 +137,18 @@ fn announce(supervisor: UnixStream, id: &str) -> anyhow::Result<Announced> {
         id: id.to_owned(),
         ..Default::default()
     };
-    let answer = peer::ask(
-        supervisor,
-        peer::ANNOUNCED,
-        ANSWER,
-        async |client, context| client.connect(context, &request).await,
-    )?;
-    match answer {
-        Ok(_) => Ok(Announced::Expected),
-        Err(ttrpc::Error::RpcStatus(status)) if status.code() != ttrpc::Code::UNAVAILABLE => {
+    let question = Question {
+        method: "Connect",
+        metadata: peer::ANNOUNCED,
+        message: &request,
+        within: ANSWER,
+    };
+    match question.ask(supervisor) {
+        Ok(Ok(())) => Ok(Announced::Expected),
+        Ok(Err(status)) if status.code() != ttrpc::Code::UNAVAILABLE => {
             anyhow::bail!("{}", status.message())
         }
+        Ok(Err(status)) => Ok(Announced::TooLate(status.message().to_owned())),
         // It did not live long enough to answer.
         Err(error) => Ok(Announced::TooLate(error.to_string())),
     }

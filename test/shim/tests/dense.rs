@@ -3,8 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -118,6 +121,44 @@ async fn whoever_comes_finds_one_that_stays() -> Result<()> {
     // Some of these are there before containerd has noticed, some come while it cleans up.
     try_join_all((0..20).map(|_| run())).await?;
     deleted(&mut task).await?;
+    containerd.assert_clean().await
+}
+
+/// A supervisor that says that it ends: takes its socket away, and answers with ttrpc's UNAVAILABLE.
+fn ends_when_asked(socket: PathBuf) -> Result<JoinHandle<std::io::Result<()>>> {
+    const UNAVAILABLE: [u8; 14] = [0, 0, 0, 4, 0, 0, 0, 1, 2, 0, 0x0a, 2, 8, 14];
+    let listener = UnixListener::bind(&socket)?;
+    Ok(std::thread::spawn(move || {
+        let (mut asked, _) = listener.accept()?;
+        fs::remove_file(socket)?;
+        let mut header = [0; 10];
+        asked.read_exact(&mut header)?;
+        let [a, b, c, d, ..] = header;
+        let mut request = vec![0; usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(0)];
+        asked.read_exact(&mut request)?;
+        asked.write_all(&UNAVAILABLE)
+    }))
+}
+
+/// Whoever asks a supervisor that ends becomes one itself, with nothing of what it asked with.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_finds_one_that_ends_serves_itself() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let image = layer(&containerd, "probe.wasm").await?;
+    let first = sleeping(sleeper(&containerd, &image)).await?;
+    let address = fs::read_to_string(containerd.bundle("default", first.id()).join("address"))?;
+    let socket = PathBuf::from(address.trim_start_matches("unix://"));
+    let aside = socket.with_extension("aside");
+    fs::rename(&socket, &aside)?;
+    let ends = ends_when_asked(socket.clone())?;
+    let second = sleeping(sleeper(&containerd, &image)).await?;
+    ends.join().expect("no panic")?;
+    assert_ne!(parent_of(first.pid())?, parent_of(second.pid())?);
+    ended_well(second).await?;
+    fs::rename(&aside, &socket)?;
+    ended_well(first).await?;
     containerd.assert_clean().await
 }
 
