@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::bootstrap::Bootstrap;
 use crate::connection::Connections;
-use crate::container::Container;
+use crate::container::{Container, Runs};
 use crate::containerd::Containerd;
 use crate::events::Events;
 use crate::failure::{Failure, Kind, Outcome};
@@ -30,7 +30,7 @@ use crate::flights::Flights;
 use crate::logs::Logs;
 use crate::pod::PodService;
 use crate::record::Incarnation;
-use crate::room::Room;
+use crate::room::{Room, Served};
 use crate::start::Group;
 use crate::task::TaskService;
 
@@ -220,11 +220,20 @@ impl Supervisor {
 
 impl Containers {
     fn one_more(&self, room: Room) -> Outcome<()> {
-        let execs = self.slots.values().map(|slot| match slot {
-            Slot::There(container) => container.count_execs(),
-            Slot::Expected(_) | Slot::Creating(_) => 0,
-        });
-        room.for_one_more(self.slots.len(), execs.sum())
+        let mut served = Served::default();
+        for slot in self.slots.values() {
+            match slot {
+                Slot::There(container) if matches!(container.runs, Runs::Holder) => {
+                    served.holders += 1;
+                }
+                Slot::There(container) => {
+                    served.containers += 1;
+                    served.execs += container.count_execs();
+                }
+                Slot::Expected(_) | Slot::Creating(_) => served.containers += 1,
+            }
+        }
+        room.for_one_more(served)
     }
 
     fn leave_socket(&mut self) {

@@ -340,6 +340,7 @@ fn unbounded(builder: TaskBuilder<'_>) -> TaskBuilder<'_> {
 #[tokio::test(flavor = "multi_thread")]
 async fn descriptors_are_counted() -> Result<()> {
     const COST: usize = 12;
+    const OF_HOLDER: usize = 4;
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
@@ -355,6 +356,26 @@ async fn descriptors_are_counted() -> Result<()> {
     let tasks = try_join_all((0..8).map(async |_| sleeping(builder()).await)).await?;
     let (with, _) = descriptors(supervisor)?;
     assert!(with <= before + 8 * COST, "{before}, then {with}");
+    let holders = try_join_all((0..8).map(async |_| {
+        let pod = format!("pod{}", harness::unique());
+        let builder = containerd.task(&image).runtime(&shim).id(&pod);
+        let mut holder = unbounded(builder)
+            .args(["/pause"])
+            .annotation("io.kubernetes.cri.container-type", "sandbox")
+            .annotation("io.kubernetes.cri.sandbox-id", &pod)
+            .create()
+            .await?;
+        holder.start().await?;
+        anyhow::Ok(holder)
+    }))
+    .await?;
+    let (too, _) = descriptors(supervisor)?;
+    assert!(too <= with + 8 * OF_HOLDER, "{with}, then {too}");
+    for mut holder in holders {
+        holder.kill(9).await?;
+        holder.wait().await?;
+        holder.delete().await?;
+    }
     for task in tasks {
         ended_well(task).await?;
     }
