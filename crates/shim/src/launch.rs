@@ -104,8 +104,9 @@ async fn create(
     let plan = debug_span!("plan")
         .in_scope(|| Plan::new(&order.id, spec, &order.options, &supervisor.config))
         .map_err(Failure::invalid)?;
-    let mut made =
-        debug_span!("cgroup").in_scope(|| Made::begin(supervisor, &plan, &bundle, files))?;
+    let mut made = Made::begin(supervisor, &plan, &bundle, files)
+        .instrument(debug_span!("cgroup"))
+        .await?;
     let prepared = tokio::select! {
         biased;
         prepared = prepare(supervisor, &order, &plan, &bundle, &mut made) => prepared.map_err(Stopped::Failed),
@@ -148,7 +149,7 @@ struct Made {
 
 impl Made {
     /// The record comes first, so that `delete` finds whatever follows.
-    fn begin(
+    async fn begin(
         supervisor: &Supervisor,
         plan: &Plan,
         bundle: &Path,
@@ -168,18 +169,26 @@ impl Made {
             supervisor: supervisor.incarnation,
             bundle: Some(bundle.to_owned()),
         };
-        let failed = |error| {
-            Failure::internal(anyhow::Error::new(error).context("keep the container's record"))
-        };
-        dir.create().map_err(failed)?;
-        dir.write(&record).map_err(failed)?;
-        let cgroup = match Cgroup::create(&plan.cgroup) {
-            Ok(cgroup) => cgroup,
-            Err(error) => {
-                let _ = dir.remove();
-                return Err(of_jail(&error));
-            }
-        };
+        let of_cgroup = plan.cgroup.clone();
+        // The kernel has one lock for all cgroups of the node, under which it waits for others to leave theirs.
+        let (dir, record, cgroup) = supervisor
+            .aside(move || {
+                let failed = |error| {
+                    Failure::internal(
+                        anyhow::Error::new(error).context("keep the container's record"),
+                    )
+                };
+                dir.create().map_err(failed)?;
+                dir.write(&record).map_err(failed)?;
+                match Cgroup::create(&of_cgroup) {
+                    Ok(cgroup) => Ok((dir, record, cgroup)),
+                    Err(error) => {
+                        let _ = dir.remove();
+                        Err(of_jail(&error))
+                    }
+                }
+            })
+            .await?;
         Ok(Self {
             dir,
             record,

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::bootstrap::Bootstrap;
+use crate::compile::blocking;
 use crate::connection::Connections;
 use crate::container::{Container, Runs};
 use crate::containerd::Containerd;
@@ -52,6 +53,8 @@ pub(crate) struct Supervisor {
     pub(crate) incarnation: Incarnation,
     logs: Logs,
     room: Room,
+    /// Whether it serves several pods, which share its one thread.
+    shared: bool,
     containers: Mutex<Containers>,
     /// Told whenever the last container may be gone.
     changed: Notify,
@@ -80,6 +83,18 @@ impl Supervisor {
         self.containers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does work for which the kernel may make it wait: on a thread of its own where other pods would wait too.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        if self.shared {
+            blocking(work).await
+        } else {
+            work()
+        }
     }
 
     /// The container of that id.
@@ -285,6 +300,7 @@ async fn run(
         incarnation: Incarnation::this(),
         logs,
         room: Room { limit },
+        shared: matches!(group, Group::Node(_)),
         containers: Mutex::new(Containers {
             slots: HashMap::new(),
             socket: Some(socket.to_owned()),
