@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use anyhow::{Context, Result};
 use cri_tests::{House, house};
-use harness::{CriContainer, Pod, Version, get, listening, post};
+use harness::{CriContainer, Pod, Version, free_address, get, listening, post};
 
 /// Waits for the server of a pod; what it has said, if it does not come up.
 async fn server(pod: &Pod<'_>, container: &CriContainer<'_>, port: u16) -> Result<SocketAddr> {
@@ -176,8 +176,7 @@ async fn a_server_in_the_hosts_network_answers() -> Result<()> {
     };
     let cri = house.containerd.cri().await?;
     let reference = house.pulled_guest("http-p2", "wasip2").await?;
-    // Free a moment ago; the kernel gives it to nobody else so soon.
-    let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let address = free_address()?;
     let pod = cri.pod("sampan").host_network().run().await?;
     assert_eq!(pod.address().await?, None);
     let container = pod

@@ -2,13 +2,12 @@
 //! the shim is named by its path.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use harness::{Registry, guest, image};
+use harness::{Registry, free_address, guest, image};
 use tokio::process::{Child, Command};
 
 use crate::screen::{Screen, milliseconds};
@@ -180,8 +179,8 @@ async fn chapters(screen: &mut Screen, given: &Given, registry: &Registry) -> Re
 }
 
 async fn serve(screen: &mut Screen, given: &Given, http: &str) -> Result<()> {
-    // Free a moment ago, on the node's own network.
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    // On the node's own network.
+    let address = free_address()?;
     let listen = format!("SAMPAN_HTTP_LISTEN={address}");
     let began = Instant::now();
     let server = given.run(&[

@@ -52,7 +52,7 @@ pub use scratch::{Scratch, unique};
 pub use task::{Events, Exec, ExecBuilder, Output, Stdio, Task, TaskBuilder};
 pub use tools::Tools;
 pub use tree::Tree;
-pub use web::{Answer, get, listening, post};
+pub use web::{Answer, free_address, get, listening, post};
 
 /// The runtime type of runc's shim.
 pub const RUNC: &str = "io.containerd.runc.v2";

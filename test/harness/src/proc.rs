@@ -41,7 +41,10 @@ pub fn pss_kb(pid: u32) -> Option<u64> {
     field(pid, "smaps_rollup", "Pss:")
 }
 
-fn field(pid: u32, file: &str, name: &str) -> Option<u64> {
+/// The number behind `name` in a file of `/proc/PID`, in the unit of that file (sizes in kB); `None` when there is none, or
+/// the process has ended.
+#[must_use]
+pub fn field(pid: u32, file: &str, name: &str) -> Option<u64> {
     number_after(
         &fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?,
         name,

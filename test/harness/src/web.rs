@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -46,6 +46,14 @@ pub async fn get(server: SocketAddr, path: &str) -> Result<Answer> {
 /// As [`get`].
 pub async fn post(server: SocketAddr, path: &str, body: impl Into<Bytes>) -> Result<Answer> {
     request(Method::POST, server, path, body.into()).await
+}
+
+/// An address of loopback that is free now; the kernel gives it to nobody else so soon.
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// Waits until somebody accepts connections there, at most a minute.

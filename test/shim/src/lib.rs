@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use harness::{Containerd, Task, Version, image, until};
+use harness::{Containerd, Task, TaskBuilder, Version, image, until};
 use tonic::{Code, Status};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -67,6 +67,14 @@ pub async fn deleted(task: &mut Task<'_>) -> Result<()> {
     })
     .await?;
     task.remove_records().await
+}
+
+/// Makes it the container of a pod itself, as CRI does: the process that holds the pod's namespaces.
+pub fn of_pod<'a>(task: TaskBuilder<'a>, pod: &str) -> TaskBuilder<'a> {
+    task.id(pod)
+        .args(["/pause"])
+        .annotation("io.kubernetes.cri.container-type", "sandbox")
+        .annotation("io.kubernetes.cri.sandbox-id", pod)
 }
 
 /// The answer with which a call failed.

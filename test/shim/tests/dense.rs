@@ -16,7 +16,7 @@ use harness::process::{ended, parent_of, signal};
 use harness::{Containerd, Task, TaskBuilder, Version, until};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
 use serde_json::json;
-use shim_tests::{containerd, deleted, expect, layer, refusal};
+use shim_tests::{containerd, deleted, expect, layer, of_pod, refusal};
 use tonic::Code;
 
 const DENSE: &str = "io.containerd.sampan-dense.v1";
@@ -358,13 +358,8 @@ async fn descriptors_are_counted() -> Result<()> {
     assert!(with <= before + 8 * COST, "{before}, then {with}");
     let holders = try_join_all((0..8).map(async |_| {
         let pod = format!("pod{}", harness::unique());
-        let builder = containerd.task(&image).runtime(&shim).id(&pod);
-        let mut holder = unbounded(builder)
-            .args(["/pause"])
-            .annotation("io.kubernetes.cri.container-type", "sandbox")
-            .annotation("io.kubernetes.cri.sandbox-id", &pod)
-            .create()
-            .await?;
+        let builder = unbounded(containerd.task(&image).runtime(&shim));
+        let mut holder = of_pod(builder, &pod).create().await?;
         holder.start().await?;
         anyhow::Ok(holder)
     }))

@@ -1,11 +1,9 @@
 //! What the process that holds a pod's namespaces costs.
 
-use std::fs;
-
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
-use harness::{Containerd, Task, Version};
-use shim_tests::{containerd, layer};
+use harness::{Containerd, Task, Version, proc};
+use shim_tests::{containerd, layer, of_pod};
 
 const PODS: usize = 50;
 /// What one may have for itself, in kB: nothing, and a page for what we do not know of.
@@ -19,14 +17,7 @@ const MOST_TABLES: u64 = 40;
 /// A pod: its holder, and a guest by which its supervisor has worked since the holder was made.
 async fn pod<'a>(containerd: &'a Containerd, image: &str) -> Result<[Task<'a>; 2]> {
     let pod = format!("pod{}", harness::unique());
-    let mut holder = containerd
-        .task(image)
-        .id(&pod)
-        .args(["/pause"])
-        .annotation("io.kubernetes.cri.container-type", "sandbox")
-        .annotation("io.kubernetes.cri.sandbox-id", &pod)
-        .create()
-        .await?;
+    let mut holder = of_pod(containerd.task(image), &pod).create().await?;
     holder.start().await?;
     let mut guest = containerd
         .task(image)
@@ -42,16 +33,7 @@ async fn pod<'a>(containerd: &'a Containerd, image: &str) -> Result<[Task<'a>; 2
 
 /// A field of a file of `/proc/PID`, in kB.
 fn kilobytes(pid: u32, file: &str, field: &str) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
-    text.lines()
-        .find_map(|line| {
-            line.strip_prefix(field)?
-                .strip_suffix("kB")?
-                .trim()
-                .parse()
-                .ok()
-        })
-        .with_context(|| format!("{field} in {file} of process {pid}"))
+    proc::field(pid, file, field).with_context(|| format!("{field} in {file} of process {pid}"))
 }
 
 fn median(mut values: Vec<u64>) -> u64 {

@@ -1,16 +1,11 @@
 //! HTTP guests through containerd: limits of their requests, and what is written of them.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use harness::{Containerd, Output, Task, Version, get, listening, post};
+use harness::{Containerd, Output, Task, Version, free_address, get, listening, post};
 use shim_tests::{containerd, layer};
-
-/// An address of loopback that is free now.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
 
 struct Served<'a> {
     task: Task<'a>,

@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 use harness::image::{self, BYTECODE_ALLIANCE_LAYER, Blob, CONTENT_LAYER, Image, Rootfs};
 use harness::{Containerd, Output, Task, TaskBuilder, Version, guest, until};
 use serde_json::{Value, json};
-use shim_tests::{containerd, expect, layer, refusal};
+use shim_tests::{containerd, expect, layer, of_pod, refusal};
 use tonic::Code;
 
 /// The two builds of `probe`: WASI 0.1 and 0.2.
@@ -776,12 +776,7 @@ async fn as_the_kernel_sees_it(version: Version) -> Result<()> {
     // The process that holds a pod's namespaces.
     let image = layer(&containerd, "probe.wasm").await?;
     let pod = format!("pod{}", harness::unique());
-    let mut holder = containerd
-        .task(&image)
-        .id(&pod)
-        .args(["/pause"])
-        .annotation("io.kubernetes.cri.container-type", "sandbox")
-        .annotation("io.kubernetes.cri.sandbox-id", &pod)
+    let mut holder = of_pod(containerd.task(&image), &pod)
         .spec(generous)
         .create()
         .await?;

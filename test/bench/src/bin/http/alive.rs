@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use harness::proc;
 use serde::Serialize;
 use tokio::net::TcpStream;
 
@@ -102,24 +103,20 @@ async fn begun(server: &crate::server::Server<'_>) -> Result<TcpStream> {
 
 impl Memory {
     fn of(pid: u32) -> Result<Self> {
-        let read = |file: &str| {
-            let path = format!("/proc/{pid}/{file}");
-            fs::read_to_string(&path).with_context(|| format!("read {path}"))
+        let kilobytes = |file: &str, field: &str| {
+            proc::field(pid, file, field)
+                .with_context(|| format!("find {field} in {file} of process {pid}"))
         };
-        let machine = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+        let maps = format!("/proc/{pid}/maps");
         Ok(Self {
-            pss: kilobytes(&read("smaps_rollup")?, "Pss:")? << 10,
-            page_tables: kilobytes(&read("status")?, "VmPTE:")? << 10,
-            available: kilobytes(&machine, "MemAvailable:")? << 10,
-            mappings: read("maps")?.lines().count(),
+            pss: kilobytes("smaps_rollup", "Pss:")? << 10,
+            page_tables: kilobytes("status", "VmPTE:")? << 10,
+            available: proc::available_kb()? << 10,
+            mappings: fs::read_to_string(&maps)
+                .with_context(|| format!("read {maps}"))?
+                .lines()
+                .count(),
             descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
         })
     }
-}
-
-fn kilobytes(text: &str, field: &str) -> Result<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(field))
-        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-        .with_context(|| format!("find {field} in what the kernel says"))
 }

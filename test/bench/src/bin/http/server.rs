@@ -1,11 +1,11 @@
 //! Servers: a pod of a shim through containerd, or a process.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use harness::{Containerd, Task, image, listening};
+use harness::{Containerd, Task, free_address, image, listening};
 use serde_json::Value;
 
 /// The runtime type of `test/baseline`.
@@ -148,11 +148,6 @@ fn as_cri_does(spec: &mut Value) {
 async fn started(mut task: Task<'_>) -> Result<Running<'_>> {
     task.start().await.context("start the task")?;
     Ok(Running::Container(Box::new(task)))
-}
-
-/// An address of loopback that is free now.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 impl Server<'_> {
