@@ -8,10 +8,16 @@ pub const PREFIX: &str = "sampan.dev/";
 pub const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
 /// CRI: the id of the pod's own container, by which the containers of a pod find each other.
 pub const ON_SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
-const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
-/// CRI: the pod's uid, and the container's name in the pod.
-const POD_UID: &str = "io.kubernetes.cri.sandbox-uid";
-const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+/// CRI: `sandbox` for the pod's own container.
+pub const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+/// CRI: the pod's namespace in Kubernetes.
+pub const POD_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+/// CRI: the pod's name.
+pub const POD_NAME: &str = "io.kubernetes.cri.sandbox-name";
+/// CRI: the pod's uid.
+pub const POD_UID: &str = "io.kubernetes.cri.sandbox-uid";
+/// CRI: the container's name in the pod.
+pub const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 
 /// The annotations of a container that mean something to us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

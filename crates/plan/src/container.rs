@@ -8,9 +8,9 @@ use oci_spec::runtime::{
 };
 
 use crate::{
-    Annotations, CgroupDriver, Entry, GuestLimits, GuestPlan, HttpListen, Isolation, JailPlan,
-    Layers, MountPlan, MountSource, Namespace, NodeConfig, Options, Owners, Policy, Propagation,
-    Rlimit, RootAccess, Sysctl, User, termination,
+    Annotations, CgroupDriver, CoreDump, Entry, GuestLimits, GuestPlan, HttpListen, Isolation,
+    JailPlan, Layers, MountPlan, MountSource, Namespace, NodeConfig, Options, Owners, Policy,
+    Propagation, Rlimit, RootAccess, Sysctl, User, coredump, termination,
 };
 
 /// A container as containerd asked for it, checked and typed.
@@ -104,6 +104,12 @@ impl PlanError {
     pub(crate) fn one(field: &str, reason: String) -> Self {
         Self(vec![(field.to_owned(), reason)])
     }
+
+    /// What is wrong: the field of the OCI configuration, or the place that sets something; and the reason.
+    #[must_use]
+    pub fn faults(&self) -> &[(String, String)] {
+        &self.0
+    }
 }
 
 impl fmt::Display for PlanError {
@@ -173,7 +179,7 @@ impl Plan {
         let mut jail = jail(&spec, &mut faults);
         let guest = match role {
             Role::Pod => None,
-            Role::Container => guest(&spec, &jail, &annotations, policy, &mut faults),
+            Role::Container => guest(&id, &spec, &jail, &annotations, policy, &mut faults),
         };
         // The kernel holds what the policy says; WASI follows the kernel.
         jail.root_readonly |= guest
@@ -225,6 +231,7 @@ fn cgroup(id: &ContainerId, spec: &Spec, options: &Options, faults: &mut Faults)
 }
 
 fn guest(
+    id: &ContainerId,
     spec: &Spec,
     jail: &JailPlan,
     annotations: &Annotations,
@@ -274,6 +281,18 @@ fn guest(
             &env,
         ),
     };
+    let coredump = policy.coredump.map(|(place, dir)| {
+        let name = annotations.container_name.as_deref().unwrap_or(id.as_str());
+        match coredump::in_volume(&dir, &jail.mounts) {
+            Ok(dir) => Ok(CoreDump {
+                dir,
+                source: None,
+                name: name.to_owned(),
+                max_bytes: policy.coredump_max_bytes,
+            }),
+            Err(reason) => Err(format!("{place}: {reason}")),
+        }
+    });
     Some(GuestPlan {
         entry: Entry::parse(arg0),
         http,
@@ -297,6 +316,8 @@ fn guest(
         serving: policy.serving,
         config_dir: policy.config_dir,
         on_term: policy.on_term,
+        coredump,
+        log_format: policy.log_format,
         engine: policy.engine,
     })
 }

@@ -2,7 +2,7 @@ use oci_spec::runtime::Process;
 
 use crate::container::{Faults, environment, plain_absolute};
 use crate::json::from_json;
-use crate::{Entry, GuestPlan, PlanError};
+use crate::{Entry, GuestPlan, LogFormat, PlanError};
 
 /// A process to be executed in a container that runs, as containerd asked for it, checked and typed.
 ///
@@ -19,6 +19,8 @@ pub struct ExecPlan {
     pub size: Option<(u16, u16)>,
     /// The whole OCI process.
     pub process: Process,
+    /// Whether its output goes where the container's own goes, and not to whoever asked for it.
+    pub logged: bool,
 }
 
 impl ExecPlan {
@@ -53,6 +55,7 @@ impl ExecPlan {
             cwd,
             size,
             process,
+            logged: false,
         })
     }
 
@@ -72,6 +75,7 @@ impl ExecPlan {
             cwd: beside.cwd.clone(),
             size: None,
             process: Process::default(),
+            logged: true,
         }
     }
 
@@ -100,6 +104,13 @@ impl ExecPlan {
             command: true,
             // What the kubelet reads there is said of the container, not of what was executed in it.
             termination: None,
+            // As little are these its ends: a probe that traps would take the places of the dumps that are wanted.
+            coredump: None,
+            log_format: if self.logged {
+                beside.log_format
+            } else {
+                LogFormat::Text
+            },
             ..beside.clone()
         }
     }
@@ -119,7 +130,7 @@ pub fn console_size(process: &Process) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EngineSettings, GuestLimits, HttpListen, Network, RootAccess, Serving};
+    use crate::{EngineSettings, GuestLimits, HttpListen, LogFormat, Network, RootAccess, Serving};
 
     #[test]
     fn the_request_lies_over_the_container() {
@@ -140,6 +151,8 @@ mod tests {
             serving: Serving::default(),
             config_dir: None,
             on_term: None,
+            coredump: Some(Err("nowhere".to_owned())),
+            log_format: LogFormat::Json,
             engine: EngineSettings::default(),
             termination: Some("/dev/termination-log".to_owned()),
             command: false,
@@ -155,6 +168,10 @@ mod tests {
         let env: Vec<_> = guest.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(env, ["A=1", "B=3", "C=4"]);
         assert_eq!(guest.limits, beside.limits);
+        assert_eq!((guest.termination, guest.coredump), (None, None));
+        assert_eq!(guest.log_format, LogFormat::Text);
+        let own = ExecPlan::of_export(&beside, "bye").guest(&beside);
+        assert_eq!(own.log_format, LogFormat::Json);
     }
 
     #[test]

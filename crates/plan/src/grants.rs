@@ -1,3 +1,5 @@
+use std::path::{Component, Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 /// What may be done below a directory.
@@ -35,10 +37,40 @@ pub struct Mounted {
 /// A directory that the guest is given, at the path by which it sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preopen {
-    /// Absolute path, the same in the jail and in the guest.
+    /// Absolute path in the guest's view.
     pub path: String,
+    /// The directory that this is; `None` is the same path, as in a jail.
+    pub source: Option<PathBuf>,
     /// What WASI allows there; the kernel's mount says the same.
     pub access: Access,
+}
+
+impl Preopen {
+    /// The directory that this is.
+    #[must_use]
+    pub fn source(&self) -> &Path {
+        self.source.as_deref().unwrap_or(Path::new(&self.path))
+    }
+}
+
+/// Where an absolute path of the guest's view is for the process that runs it; `None` if the guest does not see it.
+///
+/// By names alone: links, and what a guest may have put in their place, are for the caller to look at.
+#[must_use]
+pub fn in_process(preopens: &[Preopen], path: &Path) -> Option<PathBuf> {
+    let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+    let below = |preopen: &&Preopen| plain && path.starts_with(&preopen.path);
+    let nearest = preopens
+        .iter()
+        .filter(below)
+        .max_by_key(|preopen| preopen.path.len())?;
+    let rest = path.strip_prefix(&nearest.path).ok()?;
+    // Joining nothing would add a slash.
+    Some(if rest.as_os_str().is_empty() {
+        nearest.source().to_owned()
+    } else {
+        nearest.source().join(rest)
+    })
 }
 
 /// The directories that a guest sees: the rootfs at `/` and every directory mount at its path.
@@ -49,12 +81,14 @@ pub struct Preopen {
 pub fn preopens(root: Access, mounts: &[Mounted]) -> Vec<Preopen> {
     let mut found = vec![Preopen {
         path: "/".to_owned(),
+        source: None,
         access: root,
     }];
     for mount in mounts.iter().filter(|mount| mount.directory) {
         found.retain(|preopen| preopen.path != mount.destination);
         found.push(Preopen {
             path: mount.destination.clone(),
+            source: None,
             access: mount.access,
         });
     }
@@ -94,5 +128,35 @@ mod tests {
                 ("/data", Access::ReadWrite)
             ]
         );
+    }
+
+    #[test]
+    fn a_path_is_in_the_nearest_directory() {
+        let preopen = |path: &str, source: Option<&str>| Preopen {
+            path: path.to_owned(),
+            source: source.map(PathBuf::from),
+            access: Access::ReadOnly,
+        };
+        let all = [
+            preopen("/", Some("/tmp/root")),
+            preopen("/data", Some("/home/me/data")),
+            preopen("/same", None),
+        ];
+        for (path, place) in [
+            ("/etc/x", Some("/tmp/root/etc/x")),
+            ("/data", Some("/home/me/data")),
+            ("/data/a/b", Some("/home/me/data/a/b")),
+            ("/database", Some("/tmp/root/database")),
+            ("/same/x", Some("/same/x")),
+            ("/data/../etc", None),
+            ("data", None),
+        ] {
+            assert_eq!(
+                in_process(&all, Path::new(path)),
+                place.map(PathBuf::from),
+                "{path}"
+            );
+        }
+        assert_eq!(in_process(&all[1..], Path::new("/etc/x")), None);
     }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineSettings, Entry, HttpListen, Outbound};
+use crate::{CoreDump, EngineSettings, Entry, HttpListen, Outbound};
 
 /// What the runner is to run and what the guest gets; the directories come from the jail
 /// ([`crate::preopens`]), because only there is known which mounts are directories.
@@ -34,6 +34,10 @@ pub struct GuestPlan {
     pub config_dir: Option<String>,
     /// The export that is run before it ends by SIGTERM.
     pub on_term: Option<String>,
+    /// The core dump that it leaves if it traps, or why it cannot leave the one that is asked for.
+    pub coredump: Option<Result<CoreDump, String>>,
+    /// How its lines are written.
+    pub log_format: LogFormat,
     /// How its code was made and its instances are.
     pub engine: EngineSettings,
 }
@@ -131,6 +135,16 @@ pub enum AccessLog {
     /// No.
     Off,
     /// As JSON.
+    Json,
+}
+
+/// How the lines that a guest writes are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LogFormat {
+    /// As they are.
+    #[default]
+    Text,
+    /// Each as a JSON object.
     Json,
 }
 

@@ -194,6 +194,25 @@ pub(crate) const LOG_REQUEST_ID: Knob = Knob::pod(
     "false",
     "HTTP: every line that the guest writes begins with `[ID] `, the id of the request (its `x-request-id`, else one of ours); an instance then answers one request at a time",
 );
+pub(crate) const LOG_FORMAT: Knob = Knob::pod(
+    "log-format",
+    "`text` or `json`",
+    "text",
+    "how the guest's lines are written: as they are, or each as a JSON object with `time`, `stream`, `message`, of `wasi:logging` and `wasi:otel` also `level` and `context`, with `log-request-id` also `request`; a terminal gets them as they are",
+);
+pub(crate) const COREDUMP: Knob = Knob::pod(
+    "coredump",
+    "absolute path in the guest's view",
+    "",
+    "directory in a volume, where a guest that traps leaves a core dump: `CONTAINER.N.core.wasm`, N being 0 to 2; where all three are there, none is added",
+);
+pub(crate) const COREDUMP_MAX_BYTES: Knob = Knob::pod(
+    "coredump-max-bytes",
+    "bytes (`256Mi`), 64Ki to 3Gi",
+    "256Mi",
+    "size of a core dump; what does not fit of the guest's memory is left out",
+)
+.with_ceiling();
 pub(crate) const DISABLE_PROPOSALS: Knob = Knob::pod(
     "disable-proposals",
     "list, by commas, of `exceptions`, `gc`, `memory64`, `multi-memory`, `relaxed-simd`, `simd`, `tail-call`",
@@ -210,7 +229,7 @@ pub(crate) const POOLING: Knob = Knob::pod(
 .of_the_class();
 
 /// All of them, in the order of the reference.
-pub const KNOBS: [&Knob; 19] = [
+pub const KNOBS: [&Knob; 22] = [
     &HTTP_LISTEN,
     &NETWORK,
     &ALLOW_OUTBOUND,
@@ -228,6 +247,9 @@ pub const KNOBS: [&Knob; 19] = [
     &MAX_INSTANCE_AGE,
     &ACCESS_LOG,
     &LOG_REQUEST_ID,
+    &LOG_FORMAT,
+    &COREDUMP,
+    &COREDUMP_MAX_BYTES,
     &DISABLE_PROPOSALS,
     &POOLING,
 ];

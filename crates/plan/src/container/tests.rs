@@ -198,3 +198,38 @@ fn annotations_options_and_the_node_reach_the_guest() {
     let plan = Plan::new("c1", spec(&writable), &options, &node).expect("valid");
     assert!(plan.jail.root_readonly);
 }
+
+#[test]
+fn a_core_dump_goes_into_a_volume() {
+    let dump = |annotations: &str, container: &str| {
+        let asked = format!(r#""annotations": {{{annotations}, "#);
+        let json = POD_CONTAINER
+            .replacen(r#""annotations": {"#, &asked, 1)
+            .replacen(r#""options": ["rbind", "rprivate", "ro"]"#, container, 1);
+        plan(&json)
+            .expect("a plan")
+            .guest
+            .expect("a guest")
+            .coredump
+    };
+    let writable = r#""options": ["rbind", "rw"]"#;
+    let named =
+        r#""sampan.dev/coredump": "/data/dumps/", "io.kubernetes.cri.container-name": "web""#;
+    let found = dump(named, writable).expect("asked").expect("possible");
+    assert_eq!(
+        (found.dir.as_str(), found.name.as_str()),
+        ("/data/dumps", "web")
+    );
+    assert_eq!((found.max_bytes, found.source), (256 << 20, None));
+    let bounded = r#""sampan.dev/coredump": "/data", "sampan.dev/coredump-max-bytes": "1Mi""#;
+    let found = dump(bounded, writable).expect("asked").expect("possible");
+    assert_eq!((found.name.as_str(), found.max_bytes), ("c1", 1 << 20));
+    // A program that is no guest has no use for it: only whoever runs one refuses it.
+    let reason = dump(named, r#""options": ["ro"]"#)
+        .expect("asked")
+        .expect_err("impossible");
+    assert_eq!(
+        reason,
+        "annotation sampan.dev/coredump: the volume at /data is read-only: core dumps need one that can be written to"
+    );
+}

@@ -2,13 +2,14 @@ use std::time::Duration;
 
 use crate::policy::outbound::{Outbound, Rule};
 use crate::policy::reading::{Layers, Reading, Source};
-use crate::policy::setting::{Bytes, Count, Place, StackSize, Word};
+use crate::policy::setting::{Bytes, Count, DumpSize, Place, StackSize, Word};
 use crate::policy::{
-    ACCESS_LOG, ALLOW_OUTBOUND, CONFIG_DIR, DISABLE_PROPOSALS, FUEL, HTTP_LISTEN, LOG_REQUEST_ID,
-    MAX_CONCURRENT_REQUESTS, MAX_EXECS, MAX_INSTANCE_AGE, MAX_REQUEST_BODY, MAX_STACK, NAME_LOOKUP,
-    NETWORK, ON_TERM, POOLING, REQUEST_TIMEOUT, REUSE_INSTANCES, ROOTFS, Setting,
+    ACCESS_LOG, ALLOW_OUTBOUND, CONFIG_DIR, COREDUMP, COREDUMP_MAX_BYTES, DISABLE_PROPOSALS, FUEL,
+    HTTP_LISTEN, LOG_FORMAT, LOG_REQUEST_ID, MAX_CONCURRENT_REQUESTS, MAX_EXECS, MAX_INSTANCE_AGE,
+    MAX_REQUEST_BODY, MAX_STACK, NAME_LOOKUP, NETWORK, ON_TERM, POOLING, REQUEST_TIMEOUT,
+    REUSE_INSTANCES, ROOTFS, Setting,
 };
-use crate::{AccessLog, EngineSettings, Network, Reach, RootAccess, Serving};
+use crate::{AccessLog, EngineSettings, LogFormat, Network, Reach, RootAccess, Serving};
 
 /// What the layers say, all of it decided and typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,12 @@ pub struct Policy {
     pub config_dir: Option<String>,
     /// What is run before it ends.
     pub on_term: Option<String>,
+    /// Where it leaves core dumps: the place that says it, and the directory.
+    pub coredump: Option<(String, String)>,
+    /// Bytes of one.
+    pub coredump_max_bytes: u64,
+    /// How its lines are written.
+    pub log_format: LogFormat,
     /// Bytes of its stack.
     pub stack: u64,
     /// Units of work that it has.
@@ -67,6 +74,11 @@ impl Policy {
             rootfs: reading.take(&ROOTFS),
             config_dir: reading.optional::<Place>(&CONFIG_DIR).map(|place| place.0),
             on_term: reading.optional::<Word>(&ON_TERM).map(|word| word.0),
+            coredump: reading
+                .asked::<Place>(&COREDUMP)
+                .map(|(_, place, dir)| (place, dir.0)),
+            coredump_max_bytes: reading.take::<DumpSize>(&COREDUMP_MAX_BYTES).0,
+            log_format: reading.take(&LOG_FORMAT),
             stack: reading.take::<StackSize>(&MAX_STACK).0,
             fuel,
             execs: reading.take::<Count<1, 1000>>(&MAX_EXECS).0,

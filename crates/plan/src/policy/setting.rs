@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use crate::coredump::MOST_BYTES;
 use crate::policy::Rule;
-use crate::{AccessLog, Proposal, Reach, RootAccess};
+use crate::{AccessLog, LogFormat, Proposal, Reach, RootAccess};
 
 /// A value of a knob, as people write it.
 pub(crate) trait Setting: Sized {
@@ -33,6 +34,7 @@ macro_rules! choices {
 choices!(Reach: "none" => None, "listen" => Listen, "all" => All);
 choices!(RootAccess: "none" => None, "ro" => ReadOnly, "rw" => ReadWrite);
 choices!(AccessLog: "off" => Off, "json" => Json);
+choices!(LogFormat: "text" => Text, "json" => Json);
 choices!(Proposal: "exceptions" => Exceptions, "gc" => Gc, "memory64" => Memory64, "multi-memory" => MultiMemory,
     "relaxed-simd" => RelaxedSimd, "simd" => Simd, "tail-call" => TailCall);
 
@@ -69,6 +71,23 @@ impl Setting for StackSize {
     fn read(text: &str) -> Option<Self> {
         let size = bytes(text)?;
         ((64 << 10)..=(64 << 20))
+            .contains(&size)
+            .then_some(Self(size))
+    }
+
+    fn within(&self, ceiling: &Self) -> bool {
+        self.0 <= ceiling.0
+    }
+}
+
+/// A size of a core dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DumpSize(pub(crate) u64);
+
+impl Setting for DumpSize {
+    fn read(text: &str) -> Option<Self> {
+        let size = bytes(text)?;
+        ((64 << 10)..=MOST_BYTES)
             .contains(&size)
             .then_some(Self(size))
     }
