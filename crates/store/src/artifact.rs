@@ -49,8 +49,17 @@ impl Artifact {
 /// Uses are noted to this accuracy, so that not every start writes to the disk.
 const USE_RESOLUTION: Duration = Duration::from_secs(60);
 
-/// Opens, holds and checks an artifact.
+/// Opens, holds and checks an artifact, and notes that it is used.
 pub(crate) fn open(store: &Inner, key: &Key) -> Result<Option<Artifact>, StoreError> {
+    let found = peek(store, key)?;
+    if let Some(artifact) = &found {
+        note_use(&artifact.file);
+    }
+    Ok(found)
+}
+
+/// Opens, holds and checks an artifact.
+pub(crate) fn peek(store: &Inner, key: &Key) -> Result<Option<Artifact>, StoreError> {
     let Some(directory) = store.artifacts.existing(&key.fingerprint)? else {
         return Ok(None);
     };
@@ -79,7 +88,6 @@ pub(crate) fn open(store: &Inner, key: &Key) -> Result<Option<Artifact>, StoreEr
         tracing::warn!(path = %path.display(), why, "artifact is broken and will be made again");
         return Ok(None);
     }
-    note_use(&file);
     let size = u64::try_from(status.st_size).unwrap_or(0);
     Ok(Some(Artifact::new(file, size)))
 }

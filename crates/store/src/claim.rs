@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use crate::artifact::{self, Artifact};
+use crate::eviction::Evicted;
 use crate::key::Key;
 use crate::{Store, StoreError};
 
@@ -87,14 +88,24 @@ impl Slot {
     /// [`StoreError::Incomplete`] if what was written is no whole artifact, [`StoreError::Io`]
     /// if it cannot be made to last. Nothing is left then.
     pub fn publish(self) -> Result<Artifact, StoreError> {
+        self.publish_and_evict().map(|(published, _)| published)
+    }
+
+    /// [`Slot::publish`], with what had to go for it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish_and_evict(self) -> Result<(Artifact, Evicted), StoreError> {
         let published = self.name_it()?;
         let store = self.store.clone();
         // The next ones may go on; room is made behind their backs.
         drop(self);
-        if let Err(error) = store.evict(store.0.limits.max_bytes) {
+        let evicted = store.evict(store.0.limits.max_bytes);
+        let evicted = evicted.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot keep the store below its limit");
-        }
-        Ok(published)
+            Evicted::default()
+        });
+        Ok((published, evicted))
     }
 
     fn name_it(&self) -> Result<Artifact, StoreError> {

@@ -19,6 +19,26 @@ impl Trusted {
     /// Goes down from `/` by descriptors, follows no link, makes what is missing, and checks
     /// each step: who can write a directory on the way could put another one in its place.
     pub(crate) fn walk(path: &Path, owner: u32) -> Result<Self, StoreError> {
+        Self::descend(path, owner, open_or_make)
+    }
+
+    /// [`Trusted::walk`] that makes nothing: `None` where a directory on the way is missing.
+    pub(crate) fn find(path: &Path, owner: u32) -> Result<Option<Self>, StoreError> {
+        match Self::descend(path, owner, |parent, name, path, _| {
+            open_directory(parent, name, path)
+        }) {
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
+    }
+
+    fn descend(
+        path: &Path,
+        owner: u32,
+        open: impl Fn(BorrowedFd<'_>, &Path, &Path, u32) -> Result<OwnedFd, StoreError>,
+    ) -> Result<Self, StoreError> {
         let mut names = Vec::new();
         for component in path.components() {
             match component {
@@ -37,11 +57,11 @@ impl Trusted {
         for name in names {
             check_ancestor(&stat(&fd, &here)?, &here, owner)?;
             let next = here.join(name);
-            fd = open_or_make(fd.as_fd(), Path::new(name), &next, 0o755)?;
+            fd = open(fd.as_fd(), Path::new(name), &next, 0o755)?;
             here = next;
         }
         check_ancestor(&stat(&fd, &here)?, &here, owner)?;
-        let fd = open_or_make(fd.as_fd(), Path::new(last), path, 0o700)?;
+        let fd = open(fd.as_fd(), Path::new(last), path, 0o700)?;
         Self::new(fd, path.to_owned(), owner)
     }
 

@@ -34,6 +34,7 @@ mod claim;
 mod directory;
 mod error;
 mod eviction;
+mod inventory;
 mod key;
 mod lock;
 mod note;
@@ -49,6 +50,7 @@ pub use artifact::Artifact;
 pub use claim::{Claim, Slot};
 pub use error::{Fault, StoreError};
 pub use eviction::Evicted;
+pub use inventory::{Entry, Flaw, Inventory};
 
 use directory::Trusted;
 use key::Key;
@@ -99,6 +101,34 @@ impl Store {
         })))
     }
 
+    /// The store at `root` as it is there, to be looked at: makes nothing. `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn existing(root: &Path, limits: Limits) -> Result<Option<Self>, StoreError> {
+        let owner = rustix::process::geteuid().as_raw();
+        let Some(directory) = Trusted::find(root, owner)? else {
+            return Ok(None);
+        };
+        let Some(artifacts) = directory.existing("artifacts")? else {
+            return Ok(None);
+        };
+        Ok(Some(Self(Arc::new(Inner {
+            path: root.to_owned(),
+            root: directory,
+            artifacts,
+            limits,
+        }))))
+    }
+
+    /// All that lies in it, and what is wrong with it. Changes nothing, and counts as no use.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if a directory cannot be listed.
+    pub fn inventory(&self) -> Result<Inventory, StoreError> {
+        inventory::take(&self.0)
+    }
+
     /// Its directory.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -120,6 +150,14 @@ impl Store {
         fingerprint: &str,
     ) -> Result<Option<Artifact>, StoreError> {
         artifact::open(&self.0, &Key::new(guest, fingerprint)?)
+    }
+
+    /// [`Store::lookup`] that counts as no use.
+    ///
+    /// # Errors
+    /// As [`Store::lookup`].
+    pub fn peek(&self, guest: &Digest, fingerprint: &str) -> Result<Option<Artifact>, StoreError> {
+        artifact::peek(&self.0, &Key::new(guest, fingerprint)?)
     }
 
     /// Waits until nobody else makes this artifact, then gives it, or the right to make it.

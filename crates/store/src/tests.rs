@@ -931,3 +931,74 @@ fn a_held_descriptor_can_be_given_away() {
     can_move(&make(store.claim(&guest(2), FINGERPRINT).expect("a claim")));
     assert!(artifact.descriptor().as_fd().try_clone_to_owned().is_ok());
 }
+
+#[test]
+fn what_lies_in_a_store_is_listed_with_what_is_wrong_with_it() {
+    let (directory, store) = store();
+    let held = publish(&store, 1, b"held");
+    for number in 2..=4 {
+        drop(publish(&store, number, b"code"));
+    }
+    used_before(&store, 2, 90);
+    fs::remove_file(path_of(&store, 3)).expect("removed");
+    fs::write(path_of(&store, 3), b"short").expect("written");
+    chmod(&path_of(&store, 3), 0o444);
+    chmod(&path_of(&store, 4), 0o666);
+    let artifacts = store.path().join("artifacts");
+    let strays = [
+        artifacts.join(FINGERPRINT).join("notes.txt"),
+        artifacts.join("a-file"),
+    ];
+    for stray in &strays {
+        fs::write(stray, b"x").expect("written");
+    }
+
+    let found = Store::existing(store.path(), NO_LIMIT)
+        .expect("trusted")
+        .expect("there")
+        .inventory()
+        .expect("listed");
+    let seen: Vec<_> = found
+        .entries
+        .iter()
+        .map(|entry| {
+            let flaw = entry.flaw.as_ref().map(ToString::to_string);
+            (entry.guest, entry.held, flaw.unwrap_or_default())
+        })
+        .collect();
+    assert_eq!(seen[0], (guest(1), true, String::new()));
+    assert_eq!(seen[1], (guest(2), false, String::new()));
+    assert_eq!(
+        seen[2],
+        (
+            guest(3),
+            false,
+            "it is broken: it is shorter than a header".to_owned()
+        )
+    );
+    assert_eq!(seen[3].0, guest(4));
+    assert!(seen[3].2.contains("others may write it"), "{seen:?}");
+    assert_eq!(found.strays, strays);
+    let age = found.entries[1].used.elapsed().expect("in the past");
+    assert!(age > Duration::from_secs(80 * 60), "listing is no use");
+    drop(
+        store
+            .peek(&guest(2), FINGERPRINT)
+            .expect("trusted")
+            .expect("there"),
+    );
+    let again = store.inventory().expect("listed").entries[1].used;
+    assert_eq!(again, found.entries[1].used, "a peek is no use");
+    drop(held);
+
+    let none = directory.path().join("none");
+    assert!(
+        Store::existing(&none, NO_LIMIT)
+            .expect("nothing wrong")
+            .is_none()
+    );
+    assert!(!none.exists(), "looking makes nothing");
+    let link = directory.path().join("link");
+    symlink(store.path(), &link).expect("linked");
+    assert_untrusted(Store::existing(&link, NO_LIMIT), &link, "symbolic link");
+}
