@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
+use plan::numbers::Counted;
 use plan::{CgroupDriver, CgroupPlan};
 use rustix::fs::{Mode, OFlags};
 
@@ -233,6 +234,15 @@ impl Cgroup {
             Directories::V2(directory) => {
                 statistics::v2(directory).map(|stats| Stats::V2(Box::new(stats)))
             }
+        }
+    }
+
+    /// Where the kernel counts what it uses.
+    #[must_use]
+    pub fn counted(&self) -> Counted {
+        Counted {
+            memory: self.with("memory").cloned(),
+            cpu: self.with("cpuacct").or_else(|| self.with("cpu")).cloned(),
         }
     }
 

@@ -1,5 +1,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use plan::{Access, Mounted, Preopen};
@@ -8,6 +9,7 @@ use rustix::net::SendFlags;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::error::JailError;
+use crate::spans::SpanReceiver;
 use crate::step::{Failed, Step};
 use crate::sys;
 use crate::wire::{self, GO, Packet, Refusal, RefusalKind, Report};
@@ -20,7 +22,7 @@ use crate::wire::{self, GO, Packet, Refusal, RefusalKind, Report};
 pub struct Child {
     pid: i32,
     pidfd: OwnedFd,
-    control: Option<OwnedFd>,
+    control: Option<Arc<OwnedFd>>,
     reaped: AtomicBool,
     view: Option<View>,
 }
@@ -42,11 +44,11 @@ impl Drop for Child {
 }
 
 impl Child {
-    pub(crate) const fn new(pid: i32, pidfd: OwnedFd, control: Option<OwnedFd>) -> Self {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, control: Option<OwnedFd>) -> Self {
         Self {
             pid,
             pidfd,
-            control,
+            control: control.map(Arc::new),
             reaped: AtomicBool::new(false),
             view: None,
         }
@@ -123,6 +125,12 @@ impl Child {
             Some(Packet::Failed(failed)) => Ok(Some(Report::Refused(refusal(failed)))),
             Some(Packet::Waiting | Packet::Holding) => Err(silent),
         }
+    }
+
+    /// What a runner tells of its guest's requests, from [`Report::Ready`] on. Only runners tell.
+    #[must_use]
+    pub fn spans(&self) -> Option<SpanReceiver> {
+        self.control.clone().map(SpanReceiver::new)
     }
 
     /// The word to go, once, after [`Report::Ready`].

@@ -2,19 +2,23 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plan::trace::Tracing;
 use plan::{Access, GuestPlan, Mounted};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 
 use crate::enter;
 use crate::error::JailError;
+use crate::numbers::Numbers;
+use crate::spans::SpanSender;
 use crate::spawn::take;
 use crate::sys;
 use crate::wire::{
-    self, ARTIFACT, CONTROL, Envelope, FIRST_VOLUME, LAUNCH, Laps, Launch, ROOTFS, Refusal,
-    RefusalKind, Report,
+    self, ARTIFACT, CONTROL, Envelope, FIRST_VOLUME, LAUNCH, Laps, Launch, NUMBERS, ROOTFS,
+    Refusal, RefusalKind, Report,
 };
 
 /// A runner before the jail: it still sees the host, and prepares what needs that.
@@ -25,14 +29,15 @@ pub struct Door {
     artifact: File,
     pub(crate) rootfs: OwnedFd,
     pub(crate) volumes: Vec<OwnedFd>,
+    numbers: Numbers,
     opened_within: Duration,
     opened: Instant,
 }
 
 impl Door {
     /// Takes over what the supervisor placed: 3 the wire, 4 the artifact, 5 the rootfs (or the mount namespace of the
-    /// container to be joined), 6 the plan, from 7 on the volumes. To be called once, first, by a process that [`crate::spawn`]
-    /// executed.
+    /// container to be joined), 6 the plan, 7 where it counts, from 8 on the volumes. To be called once, first, by a process
+    /// that [`crate::spawn`] executed.
     ///
     /// # Errors
     /// [`JailError::Wire`] or [`JailError::System`] if there is nothing like that: the program was
@@ -44,7 +49,7 @@ impl Door {
         let there = |number| unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
         for number in CONTROL..FIRST_VOLUME {
             rustix::io::fcntl_getfd(there(number))
-                .map_err(JailError::errno("find descriptors 3 to 6"))?;
+                .map_err(JailError::errno("find descriptors 3 to 7"))?;
         }
         rustix::net::sockopt::socket_type(there(CONTROL))
             .map_err(JailError::errno("find a socket at descriptor 3"))?;
@@ -59,6 +64,11 @@ impl Door {
             envelope.volumes.len()
         };
         let last = FIRST_VOLUME + count as i32;
+        // SAFETY: likewise. It is closed here: of the file nothing but the words is left to whoever takes this process over.
+        let numbers = unsafe { take(NUMBERS) };
+        let numbers = Numbers::map(numbers.as_fd())
+            .or_else(|_| Numbers::unshared())
+            .map_err(JailError::system("map the numbers"))?;
         // SAFETY: likewise, as many as there are volumes.
         let volumes = (FIRST_VOLUME..last)
             .map(|number| unsafe { take(number) })
@@ -69,6 +79,7 @@ impl Door {
             artifact: artifact.into(),
             rootfs,
             volumes,
+            numbers,
             opened_within: began.elapsed(),
             opened: Instant::now(),
         })
@@ -110,7 +121,9 @@ impl Door {
                 mounted: self.envelope.volumes,
                 root: self.envelope.root,
                 guest: self.envelope.launch.guest,
+                tracing: self.envelope.launch.tracing,
                 control: self.control,
+                numbers: self.numbers,
             }),
             Err(error) => {
                 let refusal = Refusal {
@@ -141,7 +154,9 @@ pub struct Inside {
     mounted: Vec<Mounted>,
     root: Access,
     guest: GuestPlan,
+    tracing: Option<Tracing>,
     control: OwnedFd,
+    numbers: Numbers,
     laps: Laps,
 }
 
@@ -164,6 +179,12 @@ impl Inside {
         &self.guest
     }
 
+    /// How the guest's requests are traced, if they are.
+    #[must_use]
+    pub const fn tracing(&self) -> Option<&Tracing> {
+        self.tracing.as_ref()
+    }
+
     /// Tells the supervisor that everything is prepared.
     ///
     /// # Errors
@@ -178,11 +199,11 @@ impl Inside {
         sys::exit(125)
     }
 
-    /// Waits for the word to go; what remains of the wire brings later orders.
+    /// Waits for the word to go; what remains of the wire brings later orders, and the numbers are where it counts.
     ///
     /// # Errors
     /// [`JailError::Silent`] if the supervisor is gone, or has dropped this container: end.
-    pub fn wait_for_go(self) -> Result<Orders, JailError> {
+    pub fn wait_for_go(self) -> Result<(Orders, Numbers), JailError> {
         let silent = JailError::Silent {
             who: "the supervisor",
         };
@@ -190,7 +211,7 @@ impl Inside {
             match rustix::net::recv(&self.control, &mut [0; 8], RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
                 Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Err(silent),
-                Ok(_) => return Ok(Orders(self.control)),
+                Ok(_) => return Ok((Orders(Arc::new(self.control)), self.numbers)),
                 Err(errno) => return Err(JailError::errno("wait for the word to go")(errno)),
             }
         }
@@ -199,15 +220,21 @@ impl Inside {
 
 /// The runner's end of the wire while the guest runs.
 #[derive(Debug)]
-pub struct Orders(OwnedFd);
+pub struct Orders(Arc<OwnedFd>);
 
 impl Orders {
+    /// Tells the supervisor why the guest has ended, if not by itself; its first line counts. That nobody listens is fine.
+    pub fn ended(&self, account: &str) {
+        let line = account.lines().next().unwrap_or_default().to_owned();
+        let _ = wire::report(self.0.as_fd(), &Report::Ended(line));
+    }
+
     /// The bytes of memory that the guest may have, if that was changed since the last call. Never waits.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
         let mut newest = None;
         let mut packet = [0; 9];
-        while let Ok((_, length)) = rustix::net::recv(&self.0, &mut packet, RecvFlags::DONTWAIT) {
+        while let Ok((_, length)) = rustix::net::recv(&*self.0, &mut packet, RecvFlags::DONTWAIT) {
             match packet {
                 [wire::MEMORY, bytes @ ..] if length == packet.len() => {
                     newest = Some(u64::from_le_bytes(bytes));
@@ -218,6 +245,12 @@ impl Orders {
             }
         }
         newest
+    }
+
+    /// Where spans go.
+    #[must_use]
+    pub fn spans(&self) -> SpanSender {
+        SpanSender::new(Arc::clone(&self.0))
     }
 }
 

@@ -26,6 +26,8 @@ pub struct JoinRequest<'a> {
     pub terminal: bool,
     /// The container's cgroup, where it is from its first instruction on.
     pub cgroup: &'a Cgroup,
+    /// Where it counts: the container's own ([`crate::page`]).
+    pub numbers: Option<BorrowedFd<'a>>,
 }
 
 /// Executes a runner in the cgroup and the namespaces of a container and returns at once, like [`crate::spawn()`]. It has
@@ -45,6 +47,7 @@ pub fn join(request: JoinRequest<'_>) -> Result<Child, JailError> {
         stdio,
         terminal,
         cgroup,
+        numbers,
     } = request;
     // Its number is its own as long as nobody has taken its status, which is this thread's to do.
     let (false, Some(view)) = (beside.is_gone(), beside.view()) else {
@@ -70,6 +73,7 @@ pub fn join(request: JoinRequest<'_>) -> Result<Child, JailError> {
         volumes: Vec::new(),
         stdio,
         terminal,
+        numbers,
     };
     // What it would wait for has been done for the container's first process.
     outfit.execute(&namespaces, &entrance)

@@ -26,6 +26,7 @@ mod join;
 mod leftovers;
 #[cfg(feature = "native")]
 pub mod native;
+mod numbers;
 mod owners;
 mod patience;
 mod privileges;
@@ -33,6 +34,7 @@ mod rootfs;
 mod seccomp;
 mod shm;
 mod signals;
+mod spans;
 mod spawn;
 mod step;
 mod sys;
@@ -53,10 +55,12 @@ pub use error::JailError;
 pub use holder::hold_pod;
 pub use join::{JoinRequest, join};
 pub use leftovers::{kill_and_wait, unmount_rootfs};
+pub use numbers::{Numbers, page};
 pub use rootfs::{Rootfs, RootfsMount};
 pub use seccomp::{Filter, SeccompError};
 pub use shm::{mount_shared_memory, unmount_shared_memory};
 pub use signals::{end_on_signals, was_asked_to_end};
+pub use spans::{SpanReceiver, SpanSender, Told};
 pub use spawn::{SpawnRequest, spawn};
 #[cfg(feature = "native")]
 pub use terminal::Master;

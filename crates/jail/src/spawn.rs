@@ -19,7 +19,7 @@ use crate::step::{Failed, Step};
 use crate::sys::{self, Cloned};
 use crate::volumes::{self, Volume};
 use crate::wire::{
-    self, ARTIFACT, CONTROL, Envelope, FIRST_VOLUME, LAUNCH, Launch, Packet, ROOTFS,
+    self, ARTIFACT, CONTROL, Envelope, FIRST_VOLUME, LAUNCH, Launch, NUMBERS, Packet, ROOTFS,
 };
 
 /// What a runner is made from.
@@ -39,6 +39,8 @@ pub struct SpawnRequest<'a> {
     pub terminal: bool,
     /// Where it is from its first instruction on.
     pub cgroup: &'a Cgroup,
+    /// Where it counts ([`crate::page`]).
+    pub numbers: Option<BorrowedFd<'a>>,
 }
 
 /// Executes a runner in its cgroup and namespaces and returns at once; the runner enters the rest
@@ -59,6 +61,7 @@ pub fn spawn(request: SpawnRequest<'_>) -> Result<Child, JailError> {
         stdio,
         terminal,
         cgroup,
+        numbers,
     } = request;
     let namespaces = Namespaces::prepare(&launch.jail)?;
     let mut mappings = Mappings::default();
@@ -90,6 +93,7 @@ pub fn spawn(request: SpawnRequest<'_>) -> Result<Child, JailError> {
         volumes: volumes.iter().map(|volume| volume.mount.as_fd()).collect(),
         stdio,
         terminal,
+        numbers,
     };
     let child = outfit.execute(&namespaces, &entrance)?;
     accompany(&child, &launch.jail, &namespaces, cgroup, &entrance)?;
@@ -109,6 +113,7 @@ pub(crate) struct Outfit<'a> {
     pub(crate) volumes: Vec<BorrowedFd<'a>>,
     pub(crate) stdio: [Option<OwnedFd>; 3],
     pub(crate) terminal: bool,
+    pub(crate) numbers: Option<BorrowedFd<'a>>,
 }
 
 impl Outfit<'_> {
@@ -141,6 +146,7 @@ impl Outfit<'_> {
         placed.add(self.artifact, ARTIFACT)?;
         placed.add(self.place, ROOTFS)?;
         placed.add(launch_file.as_fd(), LAUNCH)?;
+        placed.add(self.numbers.unwrap_or(null.as_fd()), NUMBERS)?;
         for (number, volume) in (FIRST_VOLUME..).zip(&self.volumes) {
             placed.add(*volume, number)?;
         }

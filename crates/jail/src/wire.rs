@@ -25,6 +25,8 @@ pub struct Launch {
     pub guest: GuestPlan,
     /// The spec's seccomp profile, compiled.
     pub seccomp: Option<Filter>,
+    /// How its requests are traced, where somebody listens.
+    pub tracing: Option<plan::trace::Tracing>,
 }
 
 /// [`Launch`] with what `spawn` found out on the way.
@@ -51,6 +53,8 @@ pub enum Report {
     Ready(Laps),
     /// It cannot be.
     Refused(Refusal),
+    /// Long after, and for the last time: the guest has ended otherwise than by itself, for this reason (one line).
+    Ended(String),
 }
 
 /// How long a runner took for what lies before [`Report::Ready`], in the order in which it happens.
@@ -99,7 +103,9 @@ pub(crate) const CONTROL: i32 = 3;
 pub(crate) const ARTIFACT: i32 = 4;
 pub(crate) const ROOTFS: i32 = 5;
 pub(crate) const LAUNCH: i32 = 6;
-pub(crate) const FIRST_VOLUME: i32 = 7;
+/// A file of numbers, closed before the jail; `/dev/null` where there is none.
+pub(crate) const NUMBERS: i32 = 7;
+pub(crate) const FIRST_VOLUME: i32 = 8;
 
 /// First byte of a packet to the supervisor: a [`Report`] follows.
 const REPORT: u8 = 0;
@@ -109,6 +115,8 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const WAITING: u8 = 2;
 /// The holder of a pod is in place.
 pub(crate) const HOLDING: u8 = 3;
+/// After [`GO`], where the guest is traced: the number of spans that were lost (little endian) and a span follow.
+pub(crate) const SPAN: u8 = 6;
 /// To the child: the word to go on, and to go.
 pub(crate) const GO: u8 = 4;
 /// To the runner, at any time after [`GO`]: the bytes that its guest may have from now on (little endian) follow.
@@ -116,6 +124,8 @@ pub(crate) const MEMORY: u8 = 5;
 
 /// Longest packet; a longer message is cut.
 const PACKET: usize = 8192;
+/// The same, for [`SPAN`].
+pub(crate) const LONGEST: usize = PACKET;
 
 /// What a packet to the supervisor says.
 pub(crate) enum Packet {
@@ -155,9 +165,9 @@ pub(crate) fn unpack(memory: OwnedFd) -> Result<Envelope<Launch>, JailError> {
 /// The runner tells the supervisor.
 pub(crate) fn report(control: BorrowedFd<'_>, report: &Report) -> Result<(), JailError> {
     let mut report = report.clone();
-    if let Report::Refused(refusal) = &mut report {
-        let end = refusal.message.floor_char_boundary(PACKET / 2);
-        refusal.message.truncate(end);
+    if let Report::Refused(Refusal { message, .. }) | Report::Ended(message) = &mut report {
+        let end = message.floor_char_boundary(PACKET / 2);
+        message.truncate(end);
     }
     let mut packet = vec![REPORT];
     let bytes = postcard::to_stdvec(&report).map_err(|source| JailError::Wire {

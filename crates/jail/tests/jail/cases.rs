@@ -414,6 +414,7 @@ fn a_failed_step_reaches_the_supervisor() {
             stdio: [None, None, None],
             terminal: false,
             cgroup: &stage.cgroup,
+            numbers: None,
         })
     };
     let child = spawn(&text).expect("spawned");

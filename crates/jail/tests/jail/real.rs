@@ -48,6 +48,7 @@ pub(crate) fn real(args: &[String]) {
         stdio: [None, own(&std::io::stdout()), own(&std::io::stderr())],
         terminal: false,
         cgroup: &stage.cgroup,
+        numbers: None,
     })
     .expect("spawned");
     let report = loop {

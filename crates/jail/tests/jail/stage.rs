@@ -62,6 +62,7 @@ pub(crate) fn stage_with(actions: &[&str], change: impl FnOnce(&mut CgroupPlan))
         cgroup_path,
         dir,
         launch: Launch {
+            tracing: None,
             jail: JailPlan {
                 namespaces: [
                     Isolation::Mount,
@@ -104,6 +105,8 @@ pub(crate) fn stage_with(actions: &[&str], change: impl FnOnce(&mut CgroupPlan))
                 serving: Serving::default(),
                 config_dir: None,
                 on_term: None,
+                coredump: None,
+                log_format: plan::LogFormat::Text,
                 engine: EngineSettings::default(),
                 command: false,
                 termination: None,
@@ -180,6 +183,7 @@ impl Stage {
             stdio: [None, Some(theirs.into()), None],
             terminal: false,
             cgroup: &self.cgroup,
+            numbers: None,
         })?;
         Ok(Actor {
             child,
