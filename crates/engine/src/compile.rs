@@ -105,7 +105,7 @@ pub fn compile(
 /// How the program is interrupted: one that only serves HTTP shares its process with itself.
 ///
 /// What cannot be read is for validation to say.
-fn style(source: &[u8]) -> Style {
+pub(crate) fn style(source: &[u8]) -> Style {
     if !Parser::is_component(source) {
         return Style::Command;
     }
@@ -130,7 +130,7 @@ fn style(source: &[u8]) -> Style {
 }
 
 /// The binary form, or why there is none.
-fn binary(source: &[u8]) -> Result<Cow<'_, [u8]>, CompileError> {
+pub(crate) fn binary(source: &[u8]) -> Result<Cow<'_, [u8]>, CompileError> {
     if source.starts_with(b"\0asm") {
         return Ok(Cow::Borrowed(source));
     }
@@ -181,7 +181,7 @@ fn readable(source: &[u8]) -> String {
     format!("\"{}\"", source[..source.len().min(8)].escape_ascii())
 }
 
-fn validate(engine: &Engine, source: &[u8]) -> Result<Kind, CompileError> {
+pub(crate) fn validate(engine: &Engine, source: &[u8]) -> Result<Kind, CompileError> {
     let features = engine.get_wasm_features();
     Validator::new_with_features(features)
         .validate_all(source)

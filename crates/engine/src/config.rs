@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 
+use crate::coredump;
 use plan::{EngineSettings, GuestPlan, Proposal, Serving};
 use wasmtime::{
     Config, Enabled, Engine, PoolingAllocationConfig, ResourcesRequired, Strategy,
@@ -10,7 +11,7 @@ use wasmtime::{
 };
 
 /// Frames of a backtrace; wasmtime's own default, said aloud because it is a promise of ours.
-const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(20).expect("not zero");
+pub(crate) const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(20).expect("not zero");
 
 /// How code is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,11 @@ fn running(guest: &GuestPlan, style: Style) -> wasmtime::Result<Config> {
     let stack = usize::try_from(guest.limits.stack)?;
     config.max_wasm_stack(stack);
     config.async_stack_size(stack + HOST_STACK);
+    // Nothing that an artifact depends on: it is looked at when a guest has trapped.
+    if guest.coredump.is_some() {
+        config.coredump_on_trap(true);
+        config.wasm_backtrace_max_frames(NonZeroUsize::new(coredump::FRAMES));
+    }
     Ok(config)
 }
 

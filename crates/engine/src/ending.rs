@@ -1,10 +1,14 @@
 //! How a guest ended: the exit code, and what its standard error says about it.
 
 use plan::ExitCode;
+use plan::numbers::Trap as Sort;
 use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::command::say;
+use crate::config::BACKTRACE_FRAMES;
+use crate::coredump::Left;
+use crate::counts;
 use crate::grants::GrantError;
 use crate::limits::Budget;
 
@@ -45,6 +49,10 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     /// The functions that were running, innermost first, one line each.
     pub(crate) backtrace: Vec<String>,
+    /// Which trap it was, if it was one.
+    pub(crate) trap: Option<Sort>,
+    /// What was left of the guest, where something was to be.
+    left: Option<String>,
 }
 
 /// Marks an error of instantiation: the program could not even be set up.
@@ -62,13 +70,19 @@ pub(crate) fn judge(error: &wasmtime::Error, budget: &Budget) -> Result<i32, Fai
             code: ExitCode::NotRunnable,
             reason: error.to_string(),
             backtrace: Vec::new(),
+            trap: None,
+            left: None,
         });
     }
     let frames = error
         .downcast_ref::<WasmBacktrace>()
         .map(WasmBacktrace::frames)
         .unwrap_or_default();
-    let backtrace: Vec<_> = frames.iter().map(name).collect();
+    let backtrace: Vec<_> = frames
+        .iter()
+        .take(BACKTRACE_FRAMES.get())
+        .map(name)
+        .collect();
     let cause = cause(error);
     let place = backtrace
         .first()
@@ -93,10 +107,16 @@ pub(crate) fn judge(error: &wasmtime::Error, budget: &Budget) -> Result<i32, Fai
         ),
         _ => (ExitCode::Trap, format!("trap: {cause}{place}")),
     };
+    let trap = error.downcast_ref::<Trap>().map(|trap| match code {
+        ExitCode::OutOfMemory => Sort::OutOfMemory,
+        _ => counts::sort(*trap),
+    });
     Err(Failure {
         code,
         reason,
         backtrace,
+        trap,
+        left: error.downcast_ref::<Left>().map(|left| left.0.clone()),
     })
 }
 
@@ -122,9 +142,23 @@ fn name(frame: &FrameInfo) -> String {
 }
 
 impl Failure {
+    /// Which trap it was for a guest that ends by it: what a host function ended it for counts too.
+    pub(crate) const fn end(&self) -> Option<Sort> {
+        match (self.trap, self.code) {
+            (Some(trap), _) => Some(trap),
+            (None, ExitCode::OutOfMemory) => Some(Sort::OutOfMemory),
+            (None, ExitCode::Trap) => Some(Sort::Other),
+            (None, _) => None,
+        }
+    }
+
     /// All of it, for the end of a command.
     pub(crate) fn text(&self) -> String {
         let mut text = self.line();
+        // Before the backtrace: what is too long for the kubelet is cut at its end.
+        if let Some(left) = &self.left {
+            text.push_str(&line(left));
+        }
         for (depth, name) in self.backtrace.iter().enumerate() {
             text.push_str(&format!("  {depth}: {name}\n"));
         }

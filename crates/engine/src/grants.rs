@@ -1,14 +1,17 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use plan::{Access, GuestPlan, Preopen};
+use plan::{Access, GuestPlan, LogFormat, Preopen};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
+use crate::coredump::Dumps;
+use crate::counts::Counts;
 use crate::http::{Egress, Roots};
 use crate::network::Gate;
 use crate::proposals::Configuration;
-use crate::stdio::{Labelled, Lines, Output, Stdin};
+use crate::stdio::{self, Labelled, Lines, Output, Stdin};
+use crate::trace::{Current, Tracer};
 
 /// What a guest may touch, as WASI understands it. Made once; every instance gets the same.
 pub(crate) struct Grants {
@@ -21,8 +24,14 @@ pub(crate) struct Grants {
     gate: Arc<Gate>,
     roots: Arc<Roots>,
     pub(crate) configuration: Arc<Configuration>,
+    /// What traces its requests, if they are traced.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     /// Units of work that an instance has.
     pub(crate) fuel: Option<u64>,
+    counts: Arc<Counts>,
+    /// Where core dumps go, if there are to be any.
+    pub(crate) dumps: Option<Arc<Dumps>>,
+    format: LogFormat,
 }
 
 /// A directory of the guest could not be opened.
@@ -44,22 +53,42 @@ pub(crate) enum Threads {
 }
 
 impl Grants {
-    pub(crate) fn new(guest: &GuestPlan, preopens: &[Preopen]) -> Self {
+    pub(crate) fn new(
+        guest: &GuestPlan,
+        preopens: &[Preopen],
+        counts: Arc<Counts>,
+        tracer: Option<Tracer>,
+        dumps: Option<Arc<Dumps>>,
+    ) -> Self {
         Self {
+            dumps,
+            format: stdio::begin(guest.log_format),
             args: guest.args.clone(),
             env: guest.env.clone(),
             cwd: guest.cwd.clone(),
             preopens: preopens.to_vec(),
             directories: OnceLock::new(),
-            gate: Gate::new(&guest.network),
+            gate: Gate::new(&guest.network, &counts),
             configuration: Arc::new(Configuration::new(
                 guest.config_dir.as_deref(),
                 &guest.env,
                 preopens,
             )),
             roots: Arc::new(Roots::new(&guest.env, preopens)),
+            tracer: tracer.map(Arc::new),
             fuel: guest.limits.fuel,
+            counts,
         }
+    }
+
+    /// Where is counted what its guests do.
+    pub(crate) const fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// What an instance writes, where its lines are not written as they are.
+    pub(crate) fn lines(&self, labelled: bool) -> Option<Arc<Lines>> {
+        (labelled || self.format == LogFormat::Json).then(|| Lines::new(self.format, labelled))
     }
 
     /// What watches over the network, for name lookups.
@@ -72,12 +101,13 @@ impl Grants {
         Egress {
             gate: Arc::clone(&self.gate),
             roots: Arc::clone(&self.roots),
+            current: self.tracer.as_ref().map(Current::of_start),
         }
     }
 
     /// A WASI context with all of it, for the one instance of a command.
-    pub(crate) fn builder(&self) -> Result<WasiCtxBuilder, GrantError> {
-        let mut wasi = self.without_directories(None);
+    pub(crate) fn builder(&self, lines: Option<&Arc<Lines>>) -> Result<WasiCtxBuilder, GrantError> {
+        let mut wasi = self.without_directories(lines);
         // To a command alone: the instances of a server would take each other's bytes.
         wasi.stdin(Stdin::default());
         // Has to stand before the directories: each keeps what was set when it was opened.
@@ -93,7 +123,7 @@ impl Grants {
         lines: Option<&Arc<Lines>>,
     ) -> Result<WasiCtx, GrantError> {
         match threads {
-            Threads::Own => Ok(self.builder()?.build()),
+            Threads::Own => Ok(self.builder(lines)?.build()),
             Threads::Shared => {
                 let directories = self.directories()?.clone();
                 let mut wasi = self.without_directories(lines).build();
@@ -115,7 +145,7 @@ impl Grants {
         Ok(self.directories.get_or_init(|| opened))
     }
 
-    /// All but directories and standard input. With `lines` each line that it writes is labelled.
+    /// All but directories and standard input. With `lines` each line is written as these say.
     fn without_directories(&self, lines: Option<&Arc<Lines>>) -> WasiCtxBuilder {
         let mut wasi = WasiCtxBuilder::new();
         match lines {
@@ -153,7 +183,7 @@ impl Grants {
                 Access::ReadOnly => FsPerms::ReadOnly,
                 Access::ReadWrite => FsPerms::ReadWrite,
             };
-            wasi.preopened_dir(&preopen.path, &preopen.path, perms)
+            wasi.preopened_dir(preopen.source(), &preopen.path, perms)
                 .map_err(|error| GrantError {
                     path: preopen.path.clone(),
                     source: error

@@ -27,22 +27,51 @@ pub(crate) fn of_module(module: &Module, error: &wasmtime::Error) -> LinkError {
             missing.push(pair);
         }
     }
+    missing_in_module(&missing)
+}
+
+/// Nobody has these imports of a module, of which there is at least one.
+pub(crate) fn missing_in_module(missing: &[(&str, &str)]) -> LinkError {
     let names = missing
         .iter()
         .map(|(module, name)| format!("`{module}` `{name}`"))
         .collect::<Vec<_>>();
+    let (module, name) = missing.first().copied().unwrap_or_default();
     LinkError::MissingImport {
         names: names.join(", "),
-        hint: module_hint(missing[0].0, missing[0].1),
+        hint: module_hint(module, name),
+    }
+}
+
+/// The import at which linking a component stopped.
+pub(crate) fn stopped_at(error: &wasmtime::Error) -> Option<String> {
+    // "component imports instance `wasi:x/y@1.2.3`, but a matching implementation was not found
+    // in the linker": the outermost message, and the only place that has the name.
+    error.to_string().split('`').nth(1).map(str::to_owned)
+}
+
+/// The name under which an interface is defined here, if it is: every version of a line is the newest one's.
+pub(crate) fn defined_as(name: &str) -> String {
+    let line = |interface: &str, (major, minor, patch): (u64, u64, u64)| {
+        format!("{interface}@{major}.{minor}.{patch}")
+    };
+    match name.split_once('@') {
+        Some((interface, version)) if interface.starts_with("wasi:") && !version.contains('-') => {
+            if version.starts_with("0.2.") {
+                line(interface, NEWEST_2)
+            } else if version.starts_with("0.3.") {
+                line(interface, NEWEST_3)
+            } else {
+                name.to_owned()
+            }
+        }
+        _ => name.to_owned(),
     }
 }
 
 /// Why a component did not link.
 pub(crate) fn of_component(error: &wasmtime::Error) -> LinkError {
-    // "component imports instance `wasi:x/y@1.2.3`, but a matching implementation was not found
-    // in the linker": the outermost message, and the only place that has the name.
-    let outer = error.to_string();
-    let Some(name) = outer.split('`').nth(1) else {
+    let Some(name) = stopped_at(error) else {
         return LinkError::Mismatch {
             reason: one_line(error),
         };
@@ -58,7 +87,7 @@ pub(crate) fn of_component(error: &wasmtime::Error) -> LinkError {
             Some(inner) => format!("`{name}` ({inner})"),
             None => format!("`{name}`"),
         },
-        hint: component_hint(name),
+        hint: component_hint(&name),
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
 use plan::{ExitCode, GuestPlan, Network, Preopen};
 use wasmtime::component::{self, Component};
@@ -10,11 +11,13 @@ use wasmtime_wasi_http::{p2 as http2, p3 as http3};
 
 use crate::compile::{Kind, one_line};
 use crate::config::{Crowd, Style};
-use crate::ending::Ending;
+use crate::coredump::Dumps;
+use crate::ending::{Ending, line};
 use crate::entry::{self, ComponentCall};
 use crate::grants::Grants;
+use crate::host::Host;
 use crate::http;
-use crate::limits::{Budget, NewerLimit};
+use crate::limits::Budget;
 use crate::program::{Code, Program};
 use crate::state::{ComponentState, ModuleState};
 use crate::{command, config, imports, names, program, proposals};
@@ -28,7 +31,7 @@ pub struct Linked {
     _artifact: File,
 }
 
-enum Call {
+pub(crate) enum Call {
     Module {
         pre: InstancePre<ModuleState>,
         export: String,
@@ -98,6 +101,9 @@ pub enum LinkError {
     /// It serves HTTP, and nobody knows where.
     #[error("{0}")]
     HttpAddress(String),
+    /// It is to leave a core dump where it cannot.
+    #[error("{0}")]
+    CoreDump(String),
     /// The engine could not be set up.
     #[error("cannot prepare the engine: {0}")]
     Engine(String),
@@ -114,7 +120,8 @@ impl LinkError {
             | Self::NoEntry { .. }
             | Self::Parameters { .. }
             | Self::ServesOnly { .. }
-            | Self::HttpAddress(_) => ExitCode::NotRunnable,
+            | Self::HttpAddress(_)
+            | Self::CoreDump(_) => ExitCode::NotRunnable,
             Self::Engine(_) => ExitCode::Internal,
         }
     }
@@ -131,28 +138,13 @@ impl Program {
     /// # Errors
     /// [`LinkError`].
     pub fn link(self, guest: &GuestPlan) -> Result<Linked, LinkError> {
-        let wanted = guest.entry.export.as_deref();
         let Self {
             engine,
             code,
             style,
             artifact,
         } = self;
-        let call = match &code {
-            Code::Module(module) => link_module(&engine, module, wanted)?,
-            Code::Component(component) => {
-                link_component(&engine, component, style, &artifact, guest)?
-            }
-        };
-        // Now, and not when it is too late to say so.
-        if let Some(on_term) = guest.on_term.as_deref().filter(|_| !guest.command) {
-            match &code {
-                Code::Module(module) => entry::of_module(module, Some(on_term)).map(drop)?,
-                Code::Component(component) => {
-                    entry::of_component(&engine, component, Some(on_term)).map(drop)?;
-                }
-            }
-        }
+        let call = find_call(&engine, &code, Some((style, &artifact)), guest)?;
         Ok(Linked {
             engine,
             call,
@@ -161,22 +153,51 @@ impl Program {
     }
 }
 
+/// Finds what is to be called, or why nothing can be. Without `mapped` (how the artifact was compiled, and its file) no
+/// pool is laid out.
+pub(crate) fn find_call(
+    engine: &Engine,
+    code: &Code,
+    mapped: Option<(Style, &File)>,
+    guest: &GuestPlan,
+) -> Result<Call, LinkError> {
+    let call = match code {
+        Code::Module(module) => link_module(engine, module, guest.entry.export.as_deref())?,
+        Code::Component(component) => link_component(engine, component, mapped, guest)?,
+    };
+    // Now, and not when it is too late to say so.
+    if let Some(Err(reason)) = &guest.coredump {
+        return Err(LinkError::CoreDump(reason.clone()));
+    }
+    if let Some(on_term) = guest.on_term.as_deref().filter(|_| !guest.command) {
+        match code {
+            Code::Module(module) => entry::of_module(module, Some(on_term)).map(drop)?,
+            Code::Component(component) => {
+                entry::of_component(engine, component, Some(on_term)).map(drop)?;
+            }
+        }
+    }
+    Ok(call)
+}
+
+/// All that a module can import.
+pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<ModuleState>> {
+    let mut linker = wasmtime::Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut ModuleState| &mut state.wasi)?;
+    // wasmtime's own refuses codes of 126 and more by a trap; a container may end with
+    // any of them.
+    linker.allow_shadowing(true);
+    linker.func_wrap(
+        imports::PREVIEW1,
+        "proc_exit",
+        |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
+    )?;
+    Ok(linker)
+}
+
 fn link_module(engine: &Engine, module: &Module, wanted: Option<&str>) -> Result<Call, LinkError> {
-    let mut linker = wasmtime::Linker::<ModuleState>::new(engine);
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state| &mut state.wasi)
-        .and_then(|()| {
-            // wasmtime's own refuses codes of 126 and more by a trap; a container may end with
-            // any of them.
-            linker.allow_shadowing(true);
-            linker.func_wrap(
-                imports::PREVIEW1,
-                "proc_exit",
-                |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
-            )?;
-            Ok(())
-        })
-        .map_err(|error| engine_failed(&error))?;
-    let pre = linker
+    let pre = module_linker(engine)
+        .map_err(|error| engine_failed(&error))?
         .instantiate_pre(module)
         .map_err(|error| imports::of_module(module, &error))?;
     // After the imports: what nobody has says more about a program than what it lacks.
@@ -187,8 +208,7 @@ fn link_module(engine: &Engine, module: &Module, wanted: Option<&str>) -> Result
 fn link_component(
     engine: &Engine,
     component: &Component,
-    style: Style,
-    artifact: &File,
+    mapped: Option<(Style, &File)>,
     guest: &GuestPlan,
 ) -> Result<Call, LinkError> {
     let call = match entry::of_component(engine, component, guest.entry.export.as_deref()) {
@@ -221,10 +241,9 @@ fn link_component(
         ComponentCall::Http2 | ComponentCall::Http3 => {
             let address = guest.http.address.clone().map_err(LinkError::HttpAddress)?;
             let crowd = Crowd::of(&guest.serving, call == ComponentCall::Http3);
-            let pooled = guest
-                .engine
-                .pooling
-                .then(|| pooled(component, style, artifact, guest, crowd));
+            let pooled = mapped
+                .filter(|_| guest.engine.pooling)
+                .map(|(style, artifact)| pooled(component, style, artifact, guest, crowd));
             let (pre, unpooled) = match pooled {
                 Some(Ok((engine, component))) => (instantiable(&engine, &component, guest)?, None),
                 Some(Err(reason)) => (instantiable(engine, component, guest)?, Some(reason)),
@@ -285,7 +304,7 @@ fn instantiable(
 /// All interfaces of the WASI lines that the component imports from. Which lines these are is
 /// looked up, because defining the functions of both takes as long as all the rest of linking;
 /// an import of neither is reported all the same.
-fn component_linker(
+pub(crate) fn component_linker(
     engine: &Engine,
     component: &Component,
     guest: &GuestPlan,
@@ -328,40 +347,40 @@ impl Linked {
 
     /// Runs the guest to its end; the reason of a bad one is on standard error then.
     ///
-    /// `asked_to_end` says whether SIGTERM or SIGINT came to a guest that serves before it could
-    /// listen for them.
-    ///
-    /// `newer_limit` gives the bytes of memory that the guest may have where that changes while it runs; at first it is
-    /// what the plan says.
-    ///
     /// Uses the process's descriptors 0, 1 and 2 and starts threads: everything that asks for a
     /// single thread has to be done. Leaves behind what the end of the process cleans up: exit
     /// with the code.
     #[must_use]
-    pub fn run(
-        self,
-        guest: &GuestPlan,
-        preopens: &[Preopen],
-        newer_limit: NewerLimit,
-        asked_to_end: fn() -> bool,
-    ) -> Ending {
-        let grants = Grants::new(guest, preopens);
+    pub fn run(self, guest: &GuestPlan, preopens: &[Preopen], host: Host) -> Ending {
+        let Host {
+            newer_limit,
+            asked_to_end,
+            counts,
+            tracer,
+        } = host;
+        let dumps = match Dumps::open(guest, preopens) {
+            Ok(dumps) => dumps,
+            Err(error) => {
+                return Ending::told(ExitCode::NotRunnable, line(&error.to_string()));
+            }
+        };
+        let grants = Grants::new(guest, preopens, Arc::clone(&counts), tracer, dumps);
         let budget = Budget::new(guest.limits.memory, newer_limit);
         // Never taken down: the process ends with its guest, and the kernel takes all of it back
         // in one go.
         let this = ManuallyDrop::new(self);
         let engine = &this.engine;
         match &this.call {
-            Call::Module { pre, export } => command::finish(&budget, async || {
+            Call::Module { pre, export } => command::finish(&budget, &counts, async || {
                 command::module(engine, pre, export, &grants, &budget).await
             }),
-            Call::Cli2(pre) => command::finish(&budget, async || {
+            Call::Cli2(pre) => command::finish(&budget, &counts, async || {
                 command::cli2(engine, pre, &grants, &budget).await
             }),
-            Call::Cli3(pre) => command::finish(&budget, async || {
+            Call::Cli3(pre) => command::finish(&budget, &counts, async || {
                 command::cli3(engine, pre, &grants, &budget).await
             }),
-            Call::Export { pre, name } => command::finish(&budget, async || {
+            Call::Export { pre, name } => command::finish(&budget, &counts, async || {
                 command::export(engine, pre, name, &grants, &budget).await
             }),
             Call::Http(server) => http::serve(server, grants, budget, asked_to_end),

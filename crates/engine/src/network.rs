@@ -4,10 +4,12 @@ use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use plan::numbers::Count;
 use plan::{Network, Outbound};
 use wasmtime_wasi::sockets::SocketAddrUse;
 
 use crate::command::say;
+use crate::counts::Counts;
 use crate::ending::line;
 
 /// Addresses that names were resolved to, and peers that have sent something, which are remembered; the oldest go. A
@@ -24,6 +26,7 @@ pub(crate) struct Gate {
     /// Who has sent a datagram: it may be answered.
     peers: Mutex<Recent<SocketAddr>>,
     told: Mutex<HashSet<String>>,
+    counts: Arc<Counts>,
 }
 
 /// The most recent of what came, without repetitions.
@@ -52,12 +55,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gate {
-    pub(crate) fn new(network: &Network) -> Arc<Self> {
+    pub(crate) fn new(network: &Network, counts: &Arc<Counts>) -> Arc<Self> {
         Arc::new(Self {
             network: network.clone(),
             resolved: Mutex::new(Recent::new()),
             peers: Mutex::new(Recent::new()),
             told: Mutex::default(),
+            counts: Arc::clone(counts),
         })
     }
 
@@ -155,8 +159,9 @@ impl Gate {
         lets
     }
 
-    /// Says on the container's standard error what was refused, once.
+    /// Counts what was refused, and says it on the container's standard error, once.
     pub(crate) fn tell(&self, what: &str) {
+        self.counts.one(Count::NetworkRefused);
         let mut told = lock(&self.told);
         if told.len() < TOLD && told.insert(what.to_owned()) {
             drop(told);
@@ -183,11 +188,12 @@ mod tests {
                     .collect(),
             ),
         };
-        Gate::new(&Network {
+        let network = Network {
             listen,
             outbound,
             name_lookup,
-        })
+        };
+        Gate::new(&network, &Counts::none())
     }
 
     fn at(text: &str) -> SocketAddr {
@@ -235,6 +241,27 @@ mod tests {
                 && gate.lets_look_up("192.0.2.1")
         );
         assert!(!gate.lets_look_up("example.org"));
+    }
+
+    #[test]
+    fn each_refusal_is_counted_and_told_once() {
+        let refused = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&refused);
+        let counts = Counts::new(move |word, by| {
+            assert_eq!(word, Count::NetworkRefused.word());
+            *lock(&counted) += by;
+        });
+        let network = Network {
+            listen: false,
+            outbound: Outbound::Listed(Vec::new()),
+            name_lookup: false,
+        };
+        let gate = Gate::new(&network, &counts);
+        for _ in 0..3 {
+            assert!(!gate.lets(at("10.0.0.1:80"), SocketAddrUse::TcpConnect));
+        }
+        assert_eq!(*lock(&refused), 3);
+        assert_eq!(lock(&gate.told).len(), 1);
     }
 
     #[test]

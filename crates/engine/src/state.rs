@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -13,11 +13,13 @@ use crate::limits::{Budget, Share};
 use crate::names::{Asked, Names};
 use crate::network::Gate;
 use crate::proposals::Configuration;
-use crate::stdio::{Lines, Output};
+use crate::stdio::{Entry, Lines, Output};
+use crate::trace::Current;
 
 /// What the store of a core module holds.
 pub(crate) struct ModuleState {
     pub(crate) wasi: WasiP1Ctx,
+    lines: Option<Arc<Lines>>,
     share: Share,
 }
 
@@ -40,17 +42,24 @@ impl ModuleState {
         grants: &Grants,
         budget: &Arc<Budget>,
     ) -> wasmtime::Result<Store<Self>> {
-        let wasi = grants.builder()?.build_p1();
+        let lines = grants.lines(false);
+        let wasi = grants.builder(lines.as_ref())?.build_p1();
         let mut store = Store::new(
             engine,
             Self {
                 wasi,
+                lines,
                 share: Share::of(budget),
             },
         );
         store.limiter(|state| &mut state.share);
         bound(&mut store, grants)?;
         Ok(store)
+    }
+
+    /// What it writes, where its lines are not written as they are.
+    pub(crate) fn lines(&self) -> Option<Arc<Lines>> {
+        self.lines.clone()
     }
 }
 
@@ -92,11 +101,26 @@ impl ComponentState {
         }
     }
 
-    /// Writes a whole line to standard error. If nobody reads it any more there is nobody to tell.
-    pub(crate) fn log(&self, line: &str) {
+    /// What it sends from here on belongs to this request.
+    pub(crate) fn follow(&mut self, current: Option<Current>) {
+        self.egress.current = current;
+    }
+
+    /// What it does at the moment, where it is traced.
+    pub(crate) const fn current(&mut self) -> Option<&mut Current> {
+        self.egress.current.as_mut()
+    }
+
+    /// What it writes, where its lines are not written as they are.
+    pub(crate) fn lines(&self) -> Option<Arc<Lines>> {
+        self.lines.clone()
+    }
+
+    /// Writes an entry to standard error. If nobody reads it any more there is nobody to tell.
+    pub(crate) fn log(&self, entry: &Entry<'_>) {
         let _ = match &self.lines {
-            Some(lines) => lines.write(Output::Stderr, line.as_bytes()),
-            None => Output::Stderr.write_all(line.as_bytes()),
+            Some(lines) => lines.log(entry),
+            None => Output::Stderr.write_all(entry.line().as_bytes()),
         };
     }
 
@@ -143,7 +167,11 @@ const RESOURCES: usize = 20_000;
 fn bound<T>(store: &mut Store<T>, grants: &Grants) -> wasmtime::Result<()> {
     // Code that has no checks for it takes no notice. Without a clock that goes on, as for commands, it is never over.
     store.set_epoch_deadline(1);
-    store.epoch_deadline_async_yield_and_update(1);
+    // tokio's own way to let others on: a thread looks for new requests before it goes on with guests that compute.
+    store.epoch_deadline_callback(|_| {
+        let yielded = Box::pin(tokio::task::yield_now());
+        Ok(UpdateDeadline::YieldCustom(1, yielded))
+    });
     if let Some(fuel) = grants.fuel {
         store.set_fuel(fuel)?;
     }

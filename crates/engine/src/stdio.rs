@@ -5,26 +5,53 @@
 //! its logs are read waits, as a native one does. Reading never blocks the thread: a guest may
 //! wait for its input and for something else at once.
 
+mod entry;
 mod lines;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use plan::LogFormat;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
+pub(crate) use entry::Entry;
 pub(crate) use lines::{Labelled, Lines};
 
 /// Bytes per read and per write that the host buffers: a pipe's usual capacity.
 const CHUNK: usize = 64 * 1024;
+
+/// How this process writes lines; decided once, when its guest begins.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Says how lines are written from here on, which is not always as asked for: who looks at a terminal wants to read.
+pub(crate) fn begin(asked: LogFormat) -> LogFormat {
+    let json = asked == LogFormat::Json && !Output::Stdout.is_terminal();
+    JSON.store(json, Ordering::Relaxed);
+    if json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    }
+}
+
+/// Lines of ours, on the guest's standard error, as its lines are written.
+pub(crate) fn own(text: &str) -> Vec<u8> {
+    if JSON.load(Ordering::Relaxed) {
+        entry::Object::new(Output::Stderr, text.trim_end().as_bytes()).line()
+    } else {
+        text.as_bytes().to_vec()
+    }
+}
 
 /// The process's standard input, as WASI's.
 #[derive(Default)]

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use serde::Serialize;
 
-use crate::command::say;
 use crate::http::call::Call;
+use crate::stdio::Output;
 
 /// By which a request is followed through a system; what a client or proxy sends is kept.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,7 +55,8 @@ impl Entry {
         // Text and numbers always have a form in JSON.
         if let Ok(mut line) = serde_json::to_string(&line) {
             line.push('\n');
-            say(&line);
+            // It is JSON already, whatever the guest's lines are.
+            let _ = Output::Stderr.write_all(line.as_bytes());
         }
     }
 }
@@ -87,7 +88,7 @@ fn new_id() -> Arc<str> {
 }
 
 /// Time of the day, UTC, with milliseconds (RFC 3339).
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(days);

@@ -11,13 +11,16 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use crate::counts::Counts;
 use crate::http::access::Entry;
 use crate::http::call::Call;
+use crate::http::traced::Traced;
 
-/// What ends with a request: its turn, and its line in the access log.
+/// What ends with a request: its turn, its span, its line in the access log, and what is counted of it.
 pub(super) struct Attendance {
     pub(super) call: Arc<Call>,
     pub(super) entry: Option<Entry>,
+    pub(super) traced: Option<Traced>,
     pub(super) turn: Option<OwnedSemaphorePermit>,
     /// Bytes of the answer's body that were handed over.
     pub(super) bytes: u64,
@@ -25,6 +28,7 @@ pub(super) struct Attendance {
     /// Bytes that the answer promises.
     pub(super) promised: Option<u64>,
     pub(super) complete: bool,
+    pub(super) counts: Arc<Counts>,
 }
 
 impl Drop for Attendance {
@@ -37,8 +41,13 @@ impl Drop for Attendance {
             // Nobody takes the rest.
             self.call.abandon();
         }
+        self.counts
+            .answered(self.status.as_u16(), self.call.arrived.elapsed());
         if let Some(entry) = &self.entry {
             entry.write(&self.call, self.status, self.bytes, complete);
+        }
+        if let Some(traced) = self.traced.take() {
+            traced.end(self.status, complete);
         }
         self.turn = None;
     }

@@ -25,21 +25,24 @@ use tokio::time::timeout;
 use wasmtime_wasi::runtime::AbortOnDropJoinHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::http::Roots;
+use crate::http::{Roots, traced};
 use crate::network::Gate;
+use crate::trace::Current;
 
 /// How long a step may take if the guest does not say (wasmtime's own default).
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a finished connection says, for the guest that asked.
-type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type Answer = (Response<WasiBody>, Io);
+pub(super) type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+pub(super) type Answer = (Response<WasiBody>, Io);
 
 /// Sends a guest's requests, where the gate lets them.
 #[derive(Clone)]
 pub(crate) struct Egress {
     pub(crate) gate: Arc<Gate>,
     pub(crate) roots: Arc<Roots>,
+    /// What a request belongs to, where requests are traced.
+    pub(crate) current: Option<Current>,
 }
 
 impl WasiHttpHooks for Egress {
@@ -49,7 +52,13 @@ impl WasiHttpHooks for Egress {
         options: Option<RequestOptions>,
         _processed: Io,
     ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
-        Box::new(send(self.clone(), request, options.unwrap_or_default()))
+        let (egress, options) = (self.clone(), options.unwrap_or_default());
+        match self.current.clone() {
+            None => Box::new(send(egress, request, options)),
+            Some(current) => Box::new(traced::sent(current, request, move |request| {
+                send(egress, request, options)
+            })),
+        }
     }
 }
 

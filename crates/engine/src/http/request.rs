@@ -11,27 +11,33 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use plan::Serving;
+use plan::numbers::Count;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use wasmtime_wasi_http::handler::{InstantiationError, ProxyHandler, TrapOrPanicError};
+use wasmtime_wasi_http::handler::{InstantiationError, TrapOrPanicError};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::command::say;
+use crate::counts::Counts;
 use crate::ending::{judge, line};
 use crate::http::access::{self, Entry, REQUEST_ID};
 use crate::http::body::{AnswerBody, Attendance, Bounded};
 use crate::http::call::Call;
+use crate::http::instances::Instances;
 use crate::http::reuse::Reuse;
-use crate::http::worker::{Ticket, Workers};
+use crate::http::traced::Traced;
+use crate::http::worker::{Ticket, stopped};
 use crate::limits::Budget;
+use crate::trace::Tracer;
 
 /// How long the body of an answer is read that nobody gets, because it answers HEAD: the guest should see it taken.
 const DISCARD: Duration = Duration::from_secs(10);
 
 /// What the connections share.
 pub(super) struct Server {
-    workers: ProxyHandler<Workers>,
+    instances: Instances,
     budget: Arc<Budget>,
     serving: Serving,
+    tracer: Option<Arc<Tracer>>,
     reuse: Arc<Reuse>,
     /// A permit per request that a guest answers.
     turns: Arc<Semaphore>,
@@ -39,25 +45,30 @@ pub(super) struct Server {
     queue: Semaphore,
     /// Becomes true when the server ends.
     stopping: watch::Receiver<bool>,
+    counts: Arc<Counts>,
 }
 
 impl Server {
     pub(super) fn new(
-        workers: ProxyHandler<Workers>,
+        instances: Instances,
         budget: Arc<Budget>,
         serving: Serving,
+        tracer: Option<Arc<Tracer>>,
         reuse: Arc<Reuse>,
         stopping: watch::Receiver<bool>,
+        counts: Arc<Counts>,
     ) -> Self {
         let most = serving.max_requests as usize;
         Self {
-            workers,
+            instances,
             budget,
             serving,
+            tracer,
             reuse,
             turns: Arc::new(Semaphore::new(most)),
             queue: Semaphore::new(most),
             stopping,
+            counts,
         }
     }
 
@@ -68,12 +79,12 @@ impl Server {
 
     /// Until the server ends.
     pub(super) async fn stopping(&self) {
-        // The sender gone is a server gone.
-        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+        stopped(self.stopping.clone()).await;
     }
 
     pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let arrived = Instant::now();
+        self.counts.one(Count::Asked);
         let Serving {
             access_log,
             log_request_id,
@@ -87,6 +98,10 @@ impl Server {
             }
             id
         });
+        let traced = self
+            .tracer
+            .as_ref()
+            .map(|tracer| Traced::begin(tracer, &mut request));
         let call = Call::new(id, arrived, request_timeout.map(|time| arrived + time));
         // If this future is dropped, the client is gone; the attendance notices.
         let mut attendance = Attendance {
@@ -96,11 +111,13 @@ impl Server {
                 path: request.uri().path().to_owned(),
             }),
             call,
+            traced,
             turn: None,
             bytes: 0,
             status: StatusCode::from_u16(499).unwrap_or_default(),
             promised: None,
             complete: false,
+            counts: Arc::clone(&self.counts),
         };
         let bodiless = *request.method() == Method::HEAD;
         let response = self.respond(request, &mut attendance).await;
@@ -156,10 +173,11 @@ impl Server {
         let ticket = Ticket {
             call: Arc::clone(&call),
             obituary,
+            current: attendance.traced.as_ref().map(Traced::current),
         };
         let handled = tokio::select! {
             biased;
-            handled = self.workers.handle(ticket, request) => Some(handled),
+            handled = self.instances.answer(ticket, request) => Some(handled),
             () = call.late() => None,
         };
         if call.exceeded.load(Ordering::Acquire) {
@@ -258,7 +276,12 @@ impl Server {
 
     fn reason(&self, error: &wasmtime::Error) -> String {
         let judged = match error.downcast_ref::<InstantiationError<Ticket>>() {
-            Some(failed) => judge(&failed.error, &self.budget),
+            // No instance was there that could have counted it.
+            Some(failed) => judge(&failed.error, &self.budget).inspect_err(|failure| {
+                if let Some(trap) = failure.trap {
+                    self.counts.trapped(trap);
+                }
+            }),
             None => judge(error, &self.budget),
         };
         match judged {

@@ -20,12 +20,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use wasmtime::Engine;
-use wasmtime_wasi_http::handler::{ProxyHandler, ProxyPre};
+use wasmtime_wasi_http::handler::ProxyPre;
 
 use crate::command::say;
 use crate::config::Crowd;
 use crate::ending::{Ending, line};
 use crate::grants::Grants;
+use crate::http::instances::Instances;
 use crate::http::patience::Patience;
 use crate::http::request::Server;
 use crate::http::reuse::Reuse;
@@ -50,9 +51,6 @@ const BREATH: Duration = Duration::from_millis(50);
 /// for its next request is told to close by the answer to it; closing without a word would lose a
 /// request that is on its way.
 const LINGER: Duration = Duration::from_millis(500);
-/// Turns of guests, 10 ms at most each, after which a thread looks for new requests although it has guests to run
-/// (tokio: 61, which would be more than half a second).
-const EVENTS: u32 = 8;
 /// What a client sends first that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Exit code of a process that a signal ended, less the signal's number.
@@ -78,6 +76,16 @@ pub(crate) struct Served {
     pub(crate) serving: Serving,
 }
 
+impl Served {
+    /// Its line of WASI.
+    pub(crate) const fn line(&self) -> &'static str {
+        match self.pre {
+            ProxyPre::P2(_) => "0.2",
+            ProxyPre::P3(_) => "0.3",
+        }
+    }
+}
+
 /// Serves until a signal comes, unless one came before (`asked_to_end`).
 pub(crate) fn serve(
     served: &Served,
@@ -87,11 +95,14 @@ pub(crate) fn serve(
 ) -> Ending {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(served.threads)
-        .event_interval(EVENTS)
         .enable_all()
         .build();
     let result = runtime.and_then(|runtime| {
+        let dumps = grants.dumps.clone();
         let result = runtime.block_on(run(served, grants, budget, asked_to_end));
+        if let Some(dumps) = dumps {
+            runtime.block_on(dumps.finish());
+        }
         runtime.shutdown_background();
         result
     });
@@ -126,6 +137,8 @@ async fn run(
     let (stop, stopping) = watch::channel(false);
     let places = Arc::new(Semaphore::new(served.crowd.instances as usize));
     let reuse = Arc::new(Reuse::new(matches!(served.pre, ProxyPre::P2(_))));
+    let counts = Arc::clone(grants.counts());
+    let tracer = grants.tracer.clone();
     let workers = Workers {
         pre: again(&served.pre),
         grants,
@@ -137,11 +150,13 @@ async fn run(
         stopping: stopping.clone(),
     };
     let server = Arc::new(Server::new(
-        ProxyHandler::new(workers),
+        Instances::new(workers),
         budget,
         served.serving.clone(),
+        tracer,
         reuse,
         stopping,
+        counts,
     ));
     let connections = GracefulShutdown::new();
     // Every connection holds a sender: the receiver knows when the last one has ended.
@@ -290,7 +305,9 @@ async fn connection(server: Arc<Server>, stream: TcpStream, watcher: Watcher) {
         builder
             .timer(Patience::default())
             .header_read_timeout(HEADER)
-            .max_buf_size(BUFFER);
+            .max_buf_size(BUFFER)
+            // Most answers are small: to copy their parts into one buffer costs less than to hand over a list of them.
+            .writev(false);
         // A client that closes its half is taken for gone, as nginx and Go do: nothing else tells that it is, and what
         // runs for it should end.
         let _ = watcher.watch(builder.serve_connection(io, service)).await;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use plan::Preopen;
+use plan::{Preopen, in_process};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -31,7 +31,7 @@ pub(crate) struct Roots {
     file: Option<PathBuf>,
     dir: Option<PathBuf>,
     /// What the guest sees: nothing else is read for it.
-    visible: Vec<PathBuf>,
+    preopens: Vec<Preopen>,
     config: OnceLock<Arc<ClientConfig>>,
 }
 
@@ -46,10 +46,7 @@ impl Roots {
         Self {
             file: get("SSL_CERT_FILE"),
             dir: get("SSL_CERT_DIR"),
-            visible: preopens
-                .iter()
-                .map(|preopen| PathBuf::from(&preopen.path))
-                .collect(),
+            preopens: preopens.to_vec(),
             config: OnceLock::new(),
         }
     }
@@ -80,36 +77,33 @@ impl Roots {
                 let bundle = BUNDLES
                     .iter()
                     .map(Path::new)
-                    .find(|path| self.sees(path) && path.is_file());
+                    .find(|path| self.place(path).is_some_and(|place| place.is_file()));
                 if let Some(bundle) = bundle {
-                    self.add(&mut store, bundle);
+                    self.add(&mut store, bundle, self.place(bundle));
                 }
             }
             (file, dir) => {
                 if let Some(file) = file {
-                    self.add(&mut store, file);
+                    self.add(&mut store, file, self.place(file));
                 }
                 for path in dir.iter().flat_map(|dir| self.files(dir)) {
-                    self.add(&mut store, &path);
+                    self.add(&mut store, &path, Some(path.clone()));
                 }
             }
         }
         store
     }
 
-    fn sees(&self, path: &Path) -> bool {
-        let plain = path.is_absolute()
-            && !path
-                .components()
-                .any(|part| part == std::path::Component::ParentDir);
-        plain && self.visible.iter().any(|dir| path.starts_with(dir))
+    /// Where a path of the guest's is; `None` if it does not see it.
+    fn place(&self, path: &Path) -> Option<PathBuf> {
+        in_process(&self.preopens, path)
     }
 
+    /// The files of a directory of the guest's, where they are.
     fn files(&self, dir: &Path) -> Vec<PathBuf> {
-        let read = if self.sees(dir) {
-            std::fs::read_dir(dir)
-        } else {
-            Err(std::io::ErrorKind::NotFound.into())
+        let read = match self.place(dir) {
+            Some(place) => std::fs::read_dir(place),
+            None => Err(std::io::ErrorKind::NotFound.into()),
         };
         match read {
             Ok(entries) => {
@@ -130,14 +124,12 @@ impl Roots {
 
     /// Adds what the file has. One that has nothing is told: the request that needs it would fail for a reason that
     /// nobody finds.
-    fn add(&self, store: &mut RootCertStore, path: &Path) {
+    fn add(&self, store: &mut RootCertStore, path: &Path, place: Option<PathBuf>) {
         let read = || -> std::io::Result<Vec<u8>> {
             use std::io::Read;
-            if !self.sees(path) {
-                return Err(std::io::ErrorKind::NotFound.into());
-            }
+            let place = place.ok_or(std::io::ErrorKind::NotFound)?;
             let mut bytes = Vec::new();
-            std::fs::File::open(path)?
+            std::fs::File::open(place)?
                 .take(LONGEST)
                 .read_to_end(&mut bytes)?;
             Ok(bytes)
@@ -170,18 +162,20 @@ mod tests {
     fn only_what_the_guest_sees_is_read() {
         let preopen = |path: &str| Preopen {
             path: path.to_owned(),
+            source: None,
             access: Access::ReadOnly,
         };
+        let sees = |roots: &Roots, path: &str| roots.place(Path::new(path)).is_some();
         let roots = Roots::new(&[], &[preopen("/certs"), preopen("/data")]);
-        assert!(roots.sees(Path::new("/certs/ca.pem")) && roots.sees(Path::new("/data/a/b")));
+        assert!(sees(&roots, "/certs/ca.pem") && sees(&roots, "/data/a/b"));
         for path in [
             "/etc/ssl/cert.pem",
             "/certs/../etc/passwd",
             "certs/ca.pem",
             "/certsx/ca.pem",
         ] {
-            assert!(!roots.sees(Path::new(path)), "{path}");
+            assert!(!sees(&roots, path), "{path}");
         }
-        assert!(Roots::new(&[], &[preopen("/")]).sees(Path::new("/etc/ssl/cert.pem")));
+        assert!(sees(&Roots::new(&[], &[preopen("/")]), "/etc/ssl/cert.pem"));
     }
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use plan::Serving;
+use plan::numbers::Count;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Sleep, sleep_until, timeout};
 use wasmtime::component::GuestTaskId;
@@ -18,6 +19,8 @@ use wasmtime_wasi_http::handler::{
 
 use crate::command::say;
 use crate::config::CONCURRENT;
+use crate::coredump::Dumps;
+use crate::counts::Counts;
 use crate::ending::{judge, line};
 use crate::grants::{Grants, Threads};
 use crate::http::call::{Call, Calls};
@@ -25,7 +28,7 @@ use crate::http::reuse::Reuse;
 use crate::http::ticker::{Ticker, Ticking};
 use crate::limits::Budget;
 use crate::state::ComponentState;
-use crate::stdio::Lines;
+use crate::trace::Current;
 
 /// How long an instance without a request is kept.
 const IDLE: Duration = Duration::from_secs(1);
@@ -60,8 +63,10 @@ impl Workers {
         }
         let (at_once, in_all) = match self.pre {
             ProxyPre::P2(_) => (1, self.serving.reuse_0_2),
-            // Who wants to know whose line it is must not mix them.
-            ProxyPre::P3(_) if self.serving.log_request_id => (1, self.serving.reuse_0_3),
+            // Who wants to know whose line it is, or whose request, must not mix them.
+            ProxyPre::P3(_) if self.serving.log_request_id || self.grants.tracer.is_some() => {
+                (1, self.serving.reuse_0_3)
+            }
             ProxyPre::P3(_) => (CONCURRENT, self.serving.reuse_0_3),
         };
         (at_once as usize, in_all as usize)
@@ -76,7 +81,7 @@ impl HandlerState for Workers {
     async fn instantiate(&self) -> wasmtime::Result<Instance<ComponentState, Expiration, Worker>> {
         let place = Arc::clone(&self.places).acquire_owned().await?;
         let ticking = self.ticker.begin();
-        let lines = self.serving.log_request_id.then(Lines::new);
+        let lines = self.grants.lines(self.serving.log_request_id);
         let mut store = ComponentState::store(
             self.engine(),
             &self.grants,
@@ -93,6 +98,8 @@ impl HandlerState for Workers {
             })?,
             None => made.await,
         }?;
+        let counts = self.grants.counts();
+        counts.one(Count::Instance);
         let calls = Arc::new(Calls::default());
         let (at_once, in_all) = self.requests();
         Ok(Instance {
@@ -109,7 +116,10 @@ impl HandlerState for Workers {
                 held: AtomicU64::new(0),
                 budget: Arc::clone(&self.budget),
                 reuse: Arc::clone(&self.reuse),
+                dumps: self.grants.dumps.clone(),
                 bereaved: Mutex::default(),
+                fuel: self.grants.fuel,
+                counts: Arc::clone(counts),
                 _place: place,
                 _ticking: ticking,
             },
@@ -124,6 +134,8 @@ pub(super) type Obituary = oneshot::Sender<Option<String>>;
 pub(super) struct Ticket {
     pub(super) call: Arc<Call>,
     pub(super) obituary: Obituary,
+    /// What the guest sends meanwhile belongs to this, where requests are traced.
+    pub(super) current: Option<Current>,
 }
 
 /// What an instance knows of itself.
@@ -138,8 +150,12 @@ pub(super) struct Worker {
     held: AtomicU64,
     budget: Arc<Budget>,
     reuse: Arc<Reuse>,
+    dumps: Option<Arc<Dumps>>,
     /// The requests that it had; those that were answered do not listen any more.
     bereaved: Mutex<Vec<Obituary>>,
+    /// What it had.
+    fuel: Option<u64>,
+    counts: Arc<Counts>,
     _place: OwnedSemaphorePermit,
     _ticking: Ticking,
 }
@@ -152,6 +168,29 @@ impl Worker {
             .is_some_and(|retires| Instant::now() >= retires)
             || self.held.load(Ordering::Relaxed) > self.budget.limit() / 2
             || self.reuse.is_given_up()
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self, state: &mut ComponentState, ticket: Ticket) -> Arc<Call> {
+        let Ticket {
+            call,
+            obituary,
+            current,
+        } = ticket;
+        if current.is_some() {
+            state.follow(current);
+        }
+        let before = self.served.fetch_add(1, Ordering::Relaxed);
+        call.reused.store(before > 0, Ordering::Relaxed);
+        self.held.store(state.held(), Ordering::Relaxed);
+        if let Some(id) = &call.id {
+            state.label(id);
+        }
+        self.calls.add(Arc::clone(&call));
+        let mut bereaved = self.bereaved.lock().unwrap_or_else(PoisonError::into_inner);
+        bereaved.retain(|obituary| !obituary.is_closed());
+        bereaved.push(obituary);
+        call
     }
 }
 
@@ -171,26 +210,25 @@ impl WorkerState for Worker {
 
     fn on_request_start(
         &self,
-        store: StoreContextMut<'_, ComponentState>,
+        mut store: StoreContextMut<'_, ComponentState>,
         ticket: Ticket,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        let Ticket { call, obituary } = ticket;
-        let before = self.served.fetch_add(1, Ordering::Relaxed);
-        call.reused.store(before > 0, Ordering::Relaxed);
-        self.held.store(store.data().held(), Ordering::Relaxed);
-        if let Some(id) = &call.id {
-            store.data().label(id);
-        }
-        self.calls.add(Arc::clone(&call));
-        let mut bereaved = self.bereaved.lock().unwrap_or_else(PoisonError::into_inner);
-        bereaved.retain(|obituary| !obituary.is_closed());
-        bereaved.push(obituary);
-        Box::pin(call.over())
+        Box::pin(self.begin(store.data_mut(), ticket).over())
     }
 
-    fn drop(&self, store: Store<ComponentState>, result: wasmtime::Result<()>) {
-        let failure = result.map_or_else(|error| judge(&error, &self.budget).err(), |()| None);
+    fn drop(&self, mut store: Store<ComponentState>, result: wasmtime::Result<()>) {
+        let error = result.err();
+        let failure = error
+            .as_ref()
+            .and_then(|error| judge(error, &self.budget).err());
+        if let Some(trap) = failure.as_ref().and_then(|failure| failure.trap) {
+            self.counts.trapped(trap);
+        }
+        if let Some(fuel) = self.fuel {
+            let left = store.get_fuel().unwrap_or(fuel);
+            self.counts.add(Count::Fuel, fuel.saturating_sub(left));
+        }
         let bereaved =
             std::mem::take(&mut *self.bereaved.lock().unwrap_or_else(PoisonError::into_inner));
         let mut told = false;
@@ -199,7 +237,7 @@ impl WorkerState for Worker {
                 .send(failure.as_ref().map(|failure| failure.reason.clone()))
                 .is_ok();
         }
-        if let Some(failure) = failure.filter(|_| !told) {
+        if let Some(failure) = failure.as_ref().filter(|_| !told) {
             match self.calls.late() {
                 // Every answer was on its way already: nobody else will say what went wrong after it.
                 None if self.calls.are_abandoned() => {}
@@ -209,6 +247,9 @@ impl WorkerState for Worker {
                     "out of time: the guest was still at work for a request that it had answered (sampan.dev/request-timeout)",
                 )),
             }
+        }
+        if let (Some(dumps), Some(error), Some(failure)) = (&self.dumps, &error, &failure) {
+            dumps.leave_beside_others(&mut store, error, &failure.reason);
         }
         drop(store);
     }
@@ -225,6 +266,12 @@ pub(super) struct Expiration {
     /// Waits for the server's end.
     stop: Option<Stop>,
     stopped: bool,
+}
+
+/// Until the server ends.
+pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // The sender gone is a server gone.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 type Stop = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
@@ -252,13 +299,9 @@ impl Expiration {
     }
 
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
-        let stop = self.stop.get_or_insert_with(|| -> Stop {
-            let mut stopping = self.stopping.clone();
-            Box::pin(async move {
-                // The sender gone is a server gone.
-                let _ = stopping.wait_for(|stopping| *stopping).await;
-            })
-        });
+        let stop = self
+            .stop
+            .get_or_insert_with(|| -> Stop { Box::pin(stopped(self.stopping.clone())) });
         self.stopped = self.stopped || stop.as_mut().poll(cx).is_ready();
         self.stopped
     }

@@ -1,7 +1,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use plan::Preopen;
+use plan::{Preopen, in_process};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, LinkerInstance, Lower};
 
@@ -53,17 +53,13 @@ pub(super) fn define(interface: &mut LinkerInstance<'_, ComponentState>) -> wasm
 
 impl Configuration {
     pub(crate) fn new(dir: Option<&str>, env: &[(String, String)], preopens: &[Preopen]) -> Self {
-        let Some(dir) = dir.map(PathBuf::from) else {
+        let Some(dir) = dir.map(Path::new) else {
             return Self::Environment(env.to_vec());
         };
         // The guest's own view: the host reads nothing for it that it could not read itself.
-        if preopens
-            .iter()
-            .any(|preopen| dir.starts_with(&preopen.path))
-        {
-            Self::Directory(dir)
-        } else {
-            Self::Hidden(dir)
+        match in_process(preopens, dir) {
+            Some(place) => Self::Directory(place),
+            None => Self::Hidden(dir.to_owned()),
         }
     }
 
@@ -154,6 +150,7 @@ mod tests {
         std::os::unix::fs::symlink("../secret", dir.join("leak")).expect("linked");
         let preopens = [Preopen {
             path: place.path().to_str().expect("text").to_owned(),
+            source: None,
             access: Access::ReadOnly,
         }];
         let config = Configuration::new(dir.to_str(), &[], &preopens);

@@ -2,6 +2,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, LinkerInstance};
 
 use crate::state::ComponentState;
+use crate::stdio::Entry;
 
 /// `level` of `wasi:logging`.
 #[derive(Clone, Copy, ComponentType, Lift)]
@@ -28,34 +29,26 @@ pub(super) fn define(interface: &mut LinkerInstance<'_, ComponentState>) -> wasm
         "log",
         |store: StoreContextMut<'_, ComponentState>,
          (level, context, message): (Level, String, String)| {
-            store.data().log(&line(level, &context, &message));
+            store.data().log(&Entry {
+                level: level.name(),
+                context: &context,
+                message: &message,
+                ..Entry::default()
+            });
             Ok(())
         },
     )
 }
 
-/// `LEVEL context: message`; a message of several lines stays one entry, its further lines indented.
-fn line(level: Level, context: &str, message: &str) -> String {
-    let level = match level {
-        Level::Trace => "TRACE",
-        Level::Debug => "DEBUG",
-        Level::Info => "INFO",
-        Level::Warn => "WARN",
-        Level::Error => "ERROR",
-        Level::Critical => "CRITICAL",
-    };
-    let separator = if context.is_empty() { "" } else { ": " };
-    let text = format!("{context}{separator}{}", message.trim_end_matches('\n'));
-    format!("{level} {}\n", text.replace('\n', "\n  "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_is_a_line() {
-        assert_eq!(line(Level::Warn, "db", "slow\n"), "WARN db: slow\n");
-        assert_eq!(line(Level::Info, "", "one\ntwo"), "INFO one\n  two\n");
+impl Level {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
     }
 }

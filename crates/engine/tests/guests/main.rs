@@ -5,9 +5,12 @@
 mod commands;
 mod features;
 mod network;
+mod otel;
 mod process;
 mod proposals;
 mod refusals;
 mod requests;
 mod servers;
+mod survey;
+mod telemetry;
 mod tls;

@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use engine::Program;
+use engine::{Host, Program, SpanSink, Tracer};
+use plan::trace::{Span, Tracing};
 use plan::{
     Access, EngineSettings, Entry, GuestLimits, GuestPlan, HttpListen, Network, Preopen,
     RootAccess, Serving,
@@ -15,6 +16,10 @@ use plan::{
 
 /// The variable by which the second execution knows what it is.
 const WHAT: &str = "ENGINE_TEST_GUEST";
+/// Where spans are written, in the guest's own directory.
+const SPANS: &str = "spans";
+/// Bytes of a span, as on the way to the supervisor.
+pub(crate) const ROOM: usize = 8182;
 /// Between the test harness's own words on standard output and the guest's.
 const START: &str = "running 1 test\ntest process::guest ... ";
 
@@ -27,6 +32,7 @@ pub(crate) struct Guest {
     listen: Option<SocketAddr>,
     preopens: Vec<(PathBuf, Access)>,
     stdin: Vec<u8>,
+    tracing: Option<Tracing>,
     change: Box<dyn FnOnce(&mut GuestPlan)>,
 }
 
@@ -47,7 +53,31 @@ impl Ended {
 /// A guest that runs until it is told to end.
 pub(crate) struct Running {
     pub(crate) child: Child,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Running {
+    /// The spans that have been told so far.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        let told = std::fs::read(self.dir.path().join(SPANS)).expect("spans");
+        let lines = told.split(|byte| *byte == b'\n');
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| Span::of_json(line).expect("a span"))
+            .collect()
+    }
+}
+
+/// Takes spans as the runner does, but into a file.
+struct Kept(std::sync::Mutex<File>);
+
+impl SpanSink for Kept {
+    fn take(&self, span: Span) {
+        let mut line = span.bounded().into_json_within(ROOM).expect("JSON");
+        line.push(b'\n');
+        let mut file = self.0.lock().expect("nobody panics");
+        file.write_all(&line).expect("written");
+    }
 }
 
 impl Drop for Running {
@@ -67,21 +97,14 @@ impl Guest {
             listen: None,
             preopens: Vec::new(),
             stdin: Vec::new(),
+            tracing: None,
             change: Box::new(|_| {}),
         }
     }
 
     /// A guest of `test/guests`, built by `cargo xtask guests`.
     pub(crate) fn built(name: &str) -> Self {
-        let cache = std::env::var_os("SAMPAN_CACHE")
-            .map(PathBuf::from)
-            .unwrap_or_else(|| {
-                let home = std::env::var_os("HOME").expect("HOME");
-                std::env::var_os("XDG_CACHE_HOME")
-                    .map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from)
-                    .join("sampan")
-            });
-        let path = cache.join("guests").join(name).with_extension("wasm");
+        let path = guests().join(name).with_extension("wasm");
         Self::new(std::fs::read(&path).unwrap_or_else(|error| {
             panic!(
                 "cannot read {} ({error}): run `cargo xtask guests`",
@@ -108,6 +131,12 @@ impl Guest {
 
     pub(crate) fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// Traced like this.
+    pub(crate) fn traced(mut self, tracing: Tracing) -> Self {
+        self.tracing = Some(tracing);
         self
     }
 
@@ -169,6 +198,7 @@ impl Guest {
         std::fs::write(dir.path().join("source"), &self.source).expect("write source");
         let preopens = self.preopens.iter().map(|(path, access)| Preopen {
             path: path.to_str().expect("UTF-8").to_owned(),
+            source: None,
             access: *access,
         });
         let mut description = Description {
@@ -186,6 +216,7 @@ impl Guest {
                 ..plan()
             },
             preopens: preopens.collect(),
+            tracing: self.tracing,
         };
         (self.change)(&mut description.guest);
         let json = serde_json::to_string(&description).expect("serialise");
@@ -203,8 +234,21 @@ impl Guest {
             .stderr(Stdio::piped())
             .spawn()
             .expect("execute again");
-        Running { child, _dir: dir }
+        Running { child, dir }
     }
+}
+
+/// Where the guests of `test/guests` lie, built by `cargo xtask guests`.
+pub(crate) fn guests() -> PathBuf {
+    let cache = std::env::var_os("SAMPAN_CACHE")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let home = std::env::var_os("HOME").expect("HOME");
+            std::env::var_os("XDG_CACHE_HOME")
+                .map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from)
+                .join("sampan")
+        });
+    cache.join("guests")
 }
 
 /// The plan of a guest about which nobody says anything.
@@ -223,6 +267,8 @@ pub(crate) fn plan() -> GuestPlan {
         serving: Serving::default(),
         config_dir: None,
         on_term: None,
+        coredump: None,
+        log_format: plan::LogFormat::Text,
         command: false,
         termination: None,
         engine: EngineSettings::default(),
@@ -233,6 +279,7 @@ pub(crate) fn plan() -> GuestPlan {
 struct Description {
     guest: GuestPlan,
     preopens: Vec<Preopen>,
+    tracing: Option<Tracing>,
 }
 
 /// The second execution. Without the variable there is nothing to do.
@@ -248,7 +295,11 @@ fn guest() {
 fn run_guest(dir: &Path) -> i32 {
     let source = std::fs::read(dir.join("source")).expect("read source");
     let plan = std::fs::read(dir.join("plan")).expect("read plan");
-    let Description { guest, preopens } = serde_json::from_slice(&plan).expect("parse plan");
+    let Description {
+        guest,
+        preopens,
+        tracing,
+    } = serde_json::from_slice(&plan).expect("parse plan");
     let artifact = dir.join("artifact");
     let mut file = File::create(&artifact).expect("create artifact");
     if let Err(error) = engine::compile(&source, &guest.engine, &mut file) {
@@ -265,12 +316,16 @@ fn run_guest(dir: &Path) -> i32 {
                 .link(&guest)
                 .map_err(|error| (error.exit_code().into(), error.to_string()))
         });
+    let tracer = tracing.map(|tracing| {
+        let spans = File::create(dir.join(SPANS)).expect("create spans");
+        Tracer::new(tracing, Box::new(Kept(spans.into())))
+    });
+    let host = Host {
+        tracer,
+        ..Host::default()
+    };
     match linked {
-        Ok(linked) => {
-            linked
-                .run(&guest, &preopens, Box::new(|| None), || false)
-                .code
-        }
+        Ok(linked) => linked.run(&guest, &preopens, host).code,
         Err((code, reason)) => {
             say(&reason);
             code

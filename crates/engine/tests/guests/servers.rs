@@ -1,5 +1,7 @@
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
@@ -17,10 +19,20 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
 }
 
-/// An address of loopback that is free now.
-pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    listener.local_addr().expect("address")
+/// An address of loopback that is free, and stays so until somebody listens there: as the tests' harness has it, on
+/// which no crate depends.
+fn free_address() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    // On 127.0.0.1 another process that asks for any port would get this one.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let ours = Ipv4Addr::new(127, 1 + high % 254, middle, low);
+    loop {
+        let listener = TcpListener::bind((ours, 0)).expect("bind");
+        let address = listener.local_addr().expect("address");
+        if GIVEN.lock().expect("whole").insert(address.port()) {
+            return address;
+        }
+    }
 }
 
 impl Server {
