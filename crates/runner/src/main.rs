@@ -4,6 +4,7 @@
 
 mod compile;
 mod run;
+mod spans;
 mod termination;
 
 use std::io::Write;
@@ -11,11 +12,10 @@ use std::process::ExitCode;
 
 use plan::EngineSettings;
 
-/// musl's own asks the kernel for every size class anew: 60 calls until a guest runs, a sixth of
-/// the start. Measured in the engine alone: 0.82 ms and 572 kB for a guest that waits, musl 0.97
-/// and 616, mimalloc 1.03 and 6,618; requests of an HTTP guest per second 7,800, 3,600, 5,400.
+/// Each thread has its own heap, so that requests and the functions that are compiled side by side do not wait for one
+/// lock: docs/decisions.md, "Allocators", has the measurements.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "\
 sampan-runner: runs WebAssembly guests for containerd-shim-sampan-v1

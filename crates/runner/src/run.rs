@@ -1,8 +1,9 @@
 //! `run`: one guest, from the supervisor's word to the guest's exit code.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use engine::{LinkError, Linked, LoadError, Program};
+use engine::{Counts, Host, LinkError, Linked, LoadError, Program};
 use jail::{Door, Refusal, RefusalKind};
 use plan::{ExitCode as Ended, RootAccess, preopens};
 
@@ -25,18 +26,29 @@ pub(crate) fn run() -> ExitCode {
     };
     jail::end_on_signals(linked.serves());
     let guest = inside.guest().clone();
+    let tracing = inside.tracing().cloned();
     let mut preopens = preopens(inside.root(), inside.mounted());
     if guest.rootfs == RootAccess::None {
         preopens.retain(|preopen| preopen.path != "/");
     }
-    let orders = match inside.ready().and_then(|()| inside.wait_for_go()) {
-        Ok(orders) => orders,
+    let (orders, numbers) = match inside.ready().and_then(|()| inside.wait_for_go()) {
+        Ok(told) => told,
         Err(error) => return failed(&error),
     };
-    let newer_limit = Box::new(move || orders.memory());
-    let ending = linked.run(&guest, &preopens, newer_limit, jail::was_asked_to_end);
-    if let (Some(path), Some(account)) = (&guest.termination, &ending.account) {
-        crate::termination::write(path, account);
+    let orders = Arc::new(orders);
+    let of_memory = Arc::clone(&orders);
+    let host = Host {
+        newer_limit: Box::new(move || of_memory.memory()),
+        asked_to_end: jail::was_asked_to_end,
+        counts: Counts::new(move |word, by| numbers.add(word, by)),
+        tracer: tracing.map(|tracing| crate::spans::tracer(tracing, &orders)),
+    };
+    let ending = linked.run(&guest, &preopens, host);
+    if let Some(account) = &ending.account {
+        if let Some(path) = &guest.termination {
+            crate::termination::write(path, account);
+        }
+        orders.ended(account);
     }
     exit_code(ending.code)
 }
@@ -66,9 +78,10 @@ fn link_kind(error: &LinkError) -> RefusalKind {
         LinkError::MissingImport { .. } => RefusalKind::MissingImport,
         LinkError::NoSuchExport { .. } => RefusalKind::NotFound,
         LinkError::Mismatch { .. } | LinkError::NoEntry { .. } => RefusalKind::InvalidProgram,
-        LinkError::Parameters { .. } | LinkError::ServesOnly { .. } | LinkError::HttpAddress(_) => {
-            RefusalKind::Unsupported
-        }
+        LinkError::Parameters { .. }
+        | LinkError::ServesOnly { .. }
+        | LinkError::HttpAddress(_)
+        | LinkError::CoreDump(_) => RefusalKind::Unsupported,
         LinkError::Engine(_) => RefusalKind::Internal,
     }
 }
