@@ -5,12 +5,13 @@ use std::io::Read;
 use std::path::Path;
 
 use jail::CompileRequest;
+use plan::numbers::Total;
 use plan::{CompileConfig, Digest, EngineSettings};
 use store::{Artifact, Claim, Slot, Store};
 
-use crate::failure::{Failure, Kind, Outcome};
+use crate::failure::{Failure, Kind, Outcome, of_jail, of_store};
 use crate::guest::Bytes;
-use crate::launch::{of_jail, of_store};
+use crate::totals::Totals;
 
 /// Who compiles, and with which bounds.
 pub(crate) struct Compiler<'a> {
@@ -19,6 +20,7 @@ pub(crate) struct Compiler<'a> {
     pub(crate) limits: &'a CompileConfig,
     /// The runner's engine.
     pub(crate) fingerprint: &'a str,
+    pub(crate) totals: &'a Totals,
 }
 
 impl Compiler<'_> {
@@ -30,6 +32,7 @@ impl Compiler<'_> {
         // The right to compile first: who only waits for another's work need not copy the guest into memory.
         let mut claim = self.claim(store, digest).await?;
         if let Claim::Hit(artifact) = claim {
+            self.totals.one(Total::StoreHit);
             return Ok(artifact);
         }
         let sealed = blocking(move || bytes.seal()).await?;
@@ -44,19 +47,29 @@ impl Compiler<'_> {
             claim = self.claim(store, digest).await?;
         }
         let slot = match claim {
-            Claim::Hit(artifact) => return Ok(artifact),
+            Claim::Hit(artifact) => {
+                self.totals.one(Total::StoreHit);
+                return Ok(artifact);
+            }
             Claim::Make(slot) => slot,
         };
+        self.totals.one(Total::StoreMiss);
+        let size = sealed.size();
         tracing::info!(%digest, bytes = sealed.size(), "compiling {name}");
         let begun = std::time::Instant::now();
         let advice = self
             .run(store.path(), &slot, &sealed)
             .await
+            .inspect_err(|_| self.totals.one(Total::CompileFailed))
             .map_err(|failure| failure.of(&name))?;
         if !advice.is_empty() {
             tracing::warn!(%digest, "{name}: {advice}");
         }
-        let artifact = blocking(move || slot.publish().map_err(of_store)).await?;
+        let (artifact, evicted) = blocking(move || slot.publish_and_evict().map_err(of_store))
+            .await
+            .inspect_err(|_| self.totals.one(Total::CompileFailed))?;
+        self.totals.add(Total::StoreEvicted, evicted.files as u64);
+        self.totals.compiled(begun.elapsed(), size, artifact.size());
         tracing::info!(%digest, milliseconds = begun.elapsed().as_millis(), "compiled");
         Ok(artifact)
     }

@@ -13,16 +13,18 @@ use std::time::SystemTime;
 
 use jail::{Cgroup, JailError, Rootfs};
 use plan::ContainerId;
+use plan::numbers::Labels;
 use tracing::{Instrument as _, debug_span};
 
 use crate::exec::Exec;
-use crate::failure::{Failure, Kind, Outcome};
-use crate::launch::{Beside, of_jail};
+use crate::failure::{Failure, Kind, Outcome, of_jail};
+use crate::launch::Beside;
 use crate::native::Native;
 use crate::places::{Place, Places};
 use crate::pod::PodFiles;
 use crate::process::{Exit, Phase, Process};
 use crate::record::RunDir;
+use crate::trace::Trace;
 
 /// A container that was created.
 pub(crate) struct Container {
@@ -56,6 +58,10 @@ pub(crate) struct Parts {
     /// Kept for its clean-up, where it had to be mounted in the host's view.
     pub(crate) rootfs: Option<Rootfs>,
     pub(crate) created: SystemTime,
+    /// What people call it.
+    pub(crate) labels: Labels,
+    /// Its creation, where that is traced.
+    pub(crate) trace: Trace,
 }
 
 impl Deref for Container {
@@ -179,9 +185,9 @@ impl Container {
         )
     }
 
-    /// Whether there were kills for want of memory that nobody has heard of; they count as told then.
-    pub(crate) fn new_oom_kills(&self, kills: u64) -> bool {
-        self.oom_kills.fetch_max(kills, Ordering::Relaxed) < kills
+    /// How many kills for want of memory there were that nobody has heard of; they count as told then.
+    pub(crate) fn new_oom_kills(&self, kills: u64) -> u64 {
+        kills.saturating_sub(self.oom_kills.fetch_max(kills, Ordering::Relaxed))
     }
 
     /// The bytes that each of its guests may have from now on: those that run, and those that will be executed.

@@ -16,7 +16,7 @@ use crate::native::Native;
 use crate::peer::Question;
 use crate::pod::PodFiles;
 use crate::record::{Incarnation, Record, RunDir, start_time};
-use crate::{info, node, peer, socket};
+use crate::{info, node, peer, socket, totals};
 
 /// What a killed process is given as its status: 128 and SIGKILL, as runc's shim does.
 const KILLED: u32 = 137;
@@ -108,6 +108,7 @@ fn remove(
     results: &mut Vec<anyhow::Result<()>>,
 ) {
     results.push(end_processes(record));
+    totals::fold_killed(dir, KILLED);
     if record.is_some_and(|record| record.native) {
         results.push(Native::new(id, dir.native()).delete_now());
     }

@@ -2,16 +2,20 @@
 
 mod program;
 
-use jail::{Child, JoinRequest, Launch, RefusalKind};
+use std::os::fd::AsFd;
+
+use jail::{Child, JoinRequest, Launch};
 use plan::ExecPlan;
 
 use crate::container::{Container, Runs};
-use crate::failure::Outcome;
-use crate::launch::{self, Beside, of_jail, of_refusal};
+use crate::failure::{Outcome, of_jail};
+use crate::launch::{self, Beside};
 use crate::native::Native;
 use crate::process::{Phase, Process};
 use crate::stdio::{self, Held, Streams};
 use crate::supervisor::Supervisor;
+use crate::totals;
+use crate::trace::Trace;
 use program::Chosen;
 
 /// Such a process.
@@ -95,7 +99,14 @@ impl Exec {
             Chosen::Own => (&beside.compiled, beside.name.clone()),
             Chosen::Other(bytes) => {
                 let name = bytes.name.clone();
-                other = launch::compiled(supervisor, &beside.runner, &guest.engine, bytes).await?;
+                other = launch::compiled(
+                    supervisor,
+                    &beside.runner,
+                    &guest.engine,
+                    bytes,
+                    &Trace::default(),
+                )
+                .await?;
                 (&other, name)
             }
         };
@@ -110,10 +121,13 @@ impl Exec {
             return Err(container.main.in_wrong_phase("does not run"));
         };
         let _entering = container.enter()?;
+        let page = totals::page(&container.dir);
         let child = jail::join(JoinRequest {
             runner: &beside.runner,
             launch: &Launch {
                 guest,
+                // Nobody reads its wire.
+                tracing: None,
                 ..beside.launch.clone()
             },
             artifact: compiled.artifact.descriptor(),
@@ -121,14 +135,10 @@ impl Exec {
             stdio: [ends.stdin, ends.stdout, ends.stderr].map(Some),
             terminal: self.process.streams.terminal,
             cgroup: &container.cgroup,
+            numbers: page.as_ref().map(AsFd::as_fd),
         })
         .map_err(|error| of_jail(&error))?;
-        if let Some(refusal) = launch::ready(&child).await? {
-            if refusal.kind == RefusalKind::BadArtifact {
-                compiled.discard();
-            }
-            return Err(of_refusal(&refusal).of(&name));
-        }
+        launch::ready(&child, compiled, &name, &Trace::default()).await?;
         Ok((child, held))
     }
 

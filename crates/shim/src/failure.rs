@@ -1,9 +1,13 @@
 //! How a failure reaches containerd: one line, with the code that the contract asks for.
 
+mod others;
+
 use std::fmt::Display;
 
 use containerd_shim_protos::ttrpc;
 use containerd_shim_protos::ttrpc::Code;
+
+pub(crate) use self::others::{of_jail, of_refusal, of_store};
 
 /// Why a request failed, by what the caller can do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +63,11 @@ impl Failure {
             message: format!("{name}: {}", self.message),
             ..self
         }
+    }
+
+    /// What the caller can do about it.
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Whether what was asked for does not exist.

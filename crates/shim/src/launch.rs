@@ -3,31 +3,38 @@
 //! What is made on the way is undone when a later step fails; what a killed supervisor leaves is
 //! undone by `delete`, by the record that is written first.
 
+mod artifact;
+mod made;
+mod native;
+
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use containerd_shim_protos::types::mount::Mount;
 use jail::{
-    Cgroup, Child, Filter, JailError, Launch, Refusal, RefusalKind, Report, Rootfs, RootfsMount,
-    SpawnRequest,
+    Child, Filter, JailError, Launch, RefusalKind, Report, Rootfs, RootfsMount, SpawnRequest,
 };
-use plan::{CgroupDriver, Digest, EngineSettings, MountSource, Options, Plan, Role};
-use store::{Artifact, Limits, Store, StoreError};
+use plan::numbers::{Phase, Total};
+use plan::{Options, Plan, Role};
 use tokio::sync::oneshot;
-use tracing::{Instrument as _, debug_span};
+use tracing::debug_span;
 
-use crate::compile::Compiler;
 use crate::container::{Container, Parts, Runs};
-use crate::failure::{Failure, Kind, Outcome};
-use crate::guest::{self, Bytes, FromImage, Program};
-use crate::native::Native;
+use crate::failure::{Failure, Kind, Outcome, of_jail, of_refusal};
+use crate::guest::{self, FromImage, Program};
+use crate::incidents;
 use crate::node;
 use crate::pod::PodFiles;
 use crate::process::Process;
-use crate::record::{Record, RunDir, start_time};
-use crate::stdio::{self, Held, Opened, Streams};
+use crate::stdio::{self, Streams};
 use crate::supervisor::Supervisor;
+use crate::totals;
+use crate::trace::{self, Trace};
+
+pub(crate) use self::artifact::{Compiled, compiled};
+use self::made::Made;
 
 /// A Create request in our own types.
 pub(crate) struct Order {
@@ -36,6 +43,7 @@ pub(crate) struct Order {
     pub(crate) options: Options,
     pub(crate) streams: Streams,
     pub(crate) rootfs: Vec<RootfsMount>,
+    pub(crate) trace: Trace,
 }
 
 /// A mount of the rootfs, as containerd's snapshotter wants it.
@@ -50,15 +58,22 @@ pub(crate) fn rootfs_mount(mount: &Mount) -> RootfsMount {
 /// Makes the container one of the supervisor's.
 pub(crate) async fn admit(supervisor: &Supervisor, order: Order) -> Outcome<Arc<Container>> {
     let id = order.id.clone();
-    let given_up = supervisor.reserve(&id, &order.bundle)?;
+    let bundle = order.bundle.clone();
+    let totals = &supervisor.totals;
+    let given_up = supervisor
+        .reserve(&id, &bundle)
+        .inspect_err(|failure| totals.one(Total::Refused(failure.cause())))?;
     match create(supervisor, order, given_up).await {
         Ok(container) => {
             let container = Arc::new(container);
+            totals.one(Total::Created(container.runs.role()));
             supervisor.insert(container.clone());
             Ok(container)
         }
         Err(Stopped::Failed(failure)) => {
             supervisor.forget(&id);
+            totals.one(Total::Refused(failure.cause()));
+            incidents::not_created(supervisor, &bundle, &failure);
             Err(failure)
         }
         Err(Stopped::GivenUp) => {
@@ -94,19 +109,25 @@ async fn create(
     given_up: oneshot::Receiver<()>,
 ) -> Result<Container, Stopped> {
     let bundle = PathBuf::from(&order.bundle);
-    let mut spec = debug_span!("spec")
-        .in_scope(|| plan::read_spec(&bundle))
+    let trace = order.trace.clone();
+    let mut spec = trace
+        .phase(debug_span!("spec"))
+        .at_once(|| plan::read_spec(&bundle))
         .map_err(Failure::invalid)?;
     let files = PodFiles::of_container(&spec, &supervisor.config, &supervisor.namespace);
     if let Some(files) = &files {
         files.add_to(&mut spec);
     }
-    let plan = debug_span!("plan")
-        .in_scope(|| Plan::new(&order.id, spec, &order.options, &supervisor.config))
+    let plan = trace
+        .phase(debug_span!("plan"))
+        .at_once(|| Plan::new(&order.id, spec, &order.options, &supervisor.config))
         .map_err(Failure::invalid)?;
-    let mut made = Made::begin(supervisor, &plan, &bundle, files)
-        .instrument(debug_span!("cgroup"))
-        .await?;
+    trace.know(|| trace::service(&plan).attributes);
+    let begun = Instant::now();
+    let made = trace
+        .phase(debug_span!("cgroup"))
+        .around(Made::begin(supervisor, &plan, &bundle, files));
+    let mut made = supervisor.totals.timed(Phase::Cgroup, made).await?;
     let prepared = tokio::select! {
         biased;
         prepared = prepare(supervisor, &order, &plan, &bundle, &mut made) => prepared.map_err(Stopped::Failed),
@@ -131,103 +152,13 @@ async fn create(
         dir: made.dir,
         rootfs: made.rootfs,
         created: SystemTime::now(),
+        labels: made.record.labels,
+        trace,
     };
+    if let Runs::Guest(_) = parts.runs {
+        supervisor.totals.phase(Phase::Create, begun.elapsed());
+    }
     Ok(Container::new(parts, main))
-}
-
-/// What exists of a container that is being made.
-struct Made {
-    dir: RunDir,
-    record: Record,
-    cgroup: Cgroup,
-    rootfs: Option<Rootfs>,
-    held: Held,
-    native: Option<Native>,
-    /// What it shares with its pod, where we keep that.
-    files: Option<PodFiles>,
-}
-
-impl Made {
-    /// The record comes first, so that `delete` finds whatever follows.
-    async fn begin(
-        supervisor: &Supervisor,
-        plan: &Plan,
-        bundle: &Path,
-        files: Option<PodFiles>,
-    ) -> Outcome<Self> {
-        let dir = RunDir::new(
-            &supervisor.config.run,
-            &supervisor.namespace,
-            plan.id.as_str(),
-        );
-        let record = Record {
-            pid: 0,
-            start_time: 0,
-            cgroup: plan.cgroup.path.clone(),
-            systemd: plan.cgroup.driver == CgroupDriver::Systemd,
-            native: false,
-            supervisor: supervisor.incarnation,
-            bundle: Some(bundle.to_owned()),
-        };
-        let of_cgroup = plan.cgroup.clone();
-        // The kernel has one lock for all cgroups of the node, under which it waits for others to leave theirs.
-        let (dir, record, cgroup) = supervisor
-            .aside(move || {
-                let failed = |error| {
-                    Failure::internal(
-                        anyhow::Error::new(error).context("keep the container's record"),
-                    )
-                };
-                dir.create().map_err(failed)?;
-                dir.write(&record).map_err(failed)?;
-                match Cgroup::create(&of_cgroup) {
-                    Ok(cgroup) => Ok((dir, record, cgroup)),
-                    Err(error) => {
-                        let _ = dir.remove();
-                        Err(of_jail(&error))
-                    }
-                }
-            })
-            .await?;
-        Ok(Self {
-            dir,
-            record,
-            cgroup,
-            rootfs: None,
-            held: Held::default(),
-            native: None,
-            files,
-        })
-    }
-
-    /// Notes the process, for `delete`.
-    fn note(&mut self, pid: i32) -> Outcome<()> {
-        self.record.pid = pid;
-        self.record.start_time = start_time(pid).unwrap_or(0);
-        self.dir.write(&self.record).map_err(|error| {
-            Failure::internal(anyhow::Error::new(error).context("keep the container's record"))
-        })
-    }
-
-    async fn undo(self) {
-        self.held.close().await;
-        if let Some(native) = &self.native
-            && let Err(failure) = native.delete().await
-        {
-            tracing::warn!(%failure, "a native container that was not created is not removed either");
-        }
-        let mut results = vec![self.cgroup.removed().await.map_err(anyhow::Error::from)];
-        if let Some(rootfs) = &self.rootfs {
-            results.push(rootfs.unmount().map_err(Into::into));
-        }
-        results.push(self.dir.remove().map_err(Into::into));
-        for error in results.into_iter().filter_map(Result::err) {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "something of a container that was not created stays"
-            );
-        }
-    }
 }
 
 async fn prepare(
@@ -237,11 +168,13 @@ async fn prepare(
     bundle: &Path,
     made: &mut Made,
 ) -> Outcome<(Child, Runs)> {
+    let trace = &order.trace;
     if plan.role == Role::Pod {
-        let holder = debug_span!("hold")
-            .in_scope(|| jail::hold_pod(&plan.jail, &made.cgroup))
+        let holder = trace
+            .phase(debug_span!("hold"))
+            .at_once(|| jail::hold_pod(&plan.jail, &made.cgroup))
             .map_err(|error| of_jail(&error))?;
-        made.note(holder.pid())?;
+        made.note(supervisor, holder.pid()).await?;
         return Ok((holder, Runs::Holder));
     }
     let Some(guest_plan) = &plan.guest else {
@@ -249,39 +182,59 @@ async fn prepare(
             "a container without a guest plan"
         )));
     };
-    let from_image =
-        guest::from_image(&supervisor.containerd, plan).instrument(debug_span!("image"));
-    let streams = stdio::open(&order.streams, &order.id, &supervisor.namespace)
-        .instrument(debug_span!("streams"));
+    let totals = &supervisor.totals;
+    let from_image = trace
+        .phase(debug_span!("image"))
+        .around(guest::from_image(&supervisor.containerd, plan));
+    let from_image = totals.timed(Phase::Image, from_image);
+    let streams = trace.phase(debug_span!("streams")).around(stdio::open(
+        &order.streams,
+        &order.id,
+        &supervisor.namespace,
+    ));
     let (from_image, streams) = tokio::join!(from_image, streams);
     let (opened, from_image) = (streams?, from_image?);
-    let rootfs = debug_span!("rootfs").in_scope(|| assemble(order, plan, bundle))?;
+    let rootfs = trace
+        .phase(debug_span!("rootfs"))
+        .at_once(|| assemble(order, plan, bundle))?;
     let rootfs = made.rootfs.insert(rootfs);
     let program = match from_image {
         FromImage::Layer(bytes) => Program::Wasm(bytes),
         FromImage::Rootfs => {
-            guest::in_rootfs(rootfs.dir(), guest_plan, &plan.jail.mounts)
-                .instrument(debug_span!("find"))
-                .await?
+            let find = guest::in_rootfs(rootfs.dir(), guest_plan, &plan.jail.mounts);
+            trace.phase(debug_span!("find")).around(find).await?
         }
     };
     let bytes = match program {
-        Program::Native => return native(order, plan, bundle, opened, made).await,
+        Program::Native => {
+            let native = native::create(supervisor, order, plan, bundle, opened, made);
+            return trace.phase(debug_span!("native")).around(native).await;
+        }
         Program::Wasm(bytes) => bytes,
     };
     let name = bytes.name.clone();
     let runner = node::runner(order.options.runner.as_deref(), &supervisor.config)
         .map_err(Failure::invalid)?;
-    let compiled = compiled(supervisor, &runner, &guest_plan.engine, bytes)
-        .instrument(debug_span!("artifact"))
-        .await?;
+    let phase = trace.phase(debug_span!("artifact"));
+    let inside = phase.inside();
+    let compiled = phase.around(compiled(
+        supervisor,
+        &runner,
+        &guest_plan.engine,
+        bytes,
+        &inside,
+    ));
+    let compiled = totals.timed(Phase::Artifact, compiled).await?;
     let launch = Launch {
         jail: plan.jail.clone(),
         guest: guest_plan.clone(),
         seccomp: filter(plan)?,
+        tracing: trace.orders(),
     };
     let (ends, held) = opened.ends()?;
     made.held = held;
+    let page = totals::page(&made.dir);
+    let begun = Instant::now();
     let request = SpawnRequest {
         runner: &runner,
         launch: &launch,
@@ -290,16 +243,27 @@ async fn prepare(
         stdio: [ends.stdin, ends.stdout, ends.stderr].map(Some),
         terminal: order.streams.terminal,
         cgroup: &made.cgroup,
+        numbers: page.as_ref().map(AsFd::as_fd),
     };
-    let child = debug_span!("spawn")
-        .in_scope(|| jail::spawn(request))
+    let child = trace
+        .phase(debug_span!("spawn"))
+        .at_once(|| jail::spawn(request))
         .map_err(|error| of_jail(&error))?;
-    debug_span!("note").in_scope(|| made.note(child.pid()))?;
-    if let Some(refusal) = ready(&child).instrument(debug_span!("runner")).await? {
-        if refusal.kind == RefusalKind::BadArtifact {
-            compiled.discard();
-        }
-        return Err(of_refusal(&refusal).of(&name));
+    totals.phase(Phase::Spawn, begun.elapsed());
+    // The runner is on its way meanwhile.
+    let ready = trace
+        .phase(debug_span!("runner"))
+        .around(ready(&child, &compiled, &name, trace));
+    let (noted, stands) = tokio::join!(
+        trace
+            .phase(debug_span!("note"))
+            .around(made.note(supervisor, child.pid())),
+        totals.timed(Phase::Runner, ready),
+    );
+    noted?;
+    stands?;
+    if launch.tracing.is_some() {
+        trace::follow(trace, &child, trace::service(plan));
     }
     let beside = Beside {
         runner,
@@ -335,114 +299,6 @@ fn assemble(order: &Order, plan: &Plan, bundle: &Path) -> Outcome<Rootfs> {
     assembled.map_err(|error| of_jail(&error))
 }
 
-/// A program in the store.
-pub(crate) struct Compiled {
-    pub(crate) artifact: Artifact,
-    store: Store,
-    digest: Digest,
-    fingerprint: String,
-}
-
-impl Compiled {
-    /// Takes it out of the store, so that the next start compiles it anew.
-    pub(crate) fn discard(&self) {
-        if let Err(error) = self.store.discard(&self.digest, &self.fingerprint) {
-            tracing::warn!(%error, digest = %self.digest, "an artifact that cannot be used stays");
-        }
-    }
-}
-
-/// The compiled program: from the store, or made now.
-pub(crate) async fn compiled(
-    supervisor: &Supervisor,
-    runner: &Path,
-    engine: &EngineSettings,
-    bytes: Bytes,
-) -> Outcome<Compiled> {
-    let config = &supervisor.config;
-    let limits = Limits {
-        max_bytes: config.store.max_bytes,
-    };
-    let store = Store::open(&config.store.path, limits).map_err(of_store)?;
-    let fingerprint = node::fingerprint(runner, engine, &store).map_err(Failure::internal)?;
-    let digest: Digest = bytes.digest;
-    let artifact = match store.lookup(&digest, &fingerprint).map_err(of_store)? {
-        Some(artifact) => artifact,
-        None => {
-            let compiler = Compiler {
-                runner,
-                engine,
-                limits: &config.compile,
-                fingerprint: &fingerprint,
-            };
-            let _turn = supervisor.flights.turn(&digest).await;
-            compiler.compile(&store, bytes).await?
-        }
-    };
-    Ok(Compiled {
-        artifact,
-        store,
-        digest,
-        fingerprint,
-    })
-}
-
-async fn native(
-    order: &Order,
-    plan: &Plan,
-    bundle: &Path,
-    opened: Opened,
-    made: &mut Made,
-) -> Outcome<(Child, Runs)> {
-    let mapped = |mount: &plan::MountPlan| {
-        matches!(
-            mount.source,
-            MountSource::Bind {
-                owners: Some(_),
-                ..
-            }
-        )
-    };
-    if let Some(mount) = plan.jail.mounts.iter().find(|mount| mapped(mount)) {
-        return Err(Failure::new(
-            Kind::Unimplemented,
-            format!(
-                "mount {}: a native container in a pod with a user namespace of its own (hostUsers: false) is not implemented: libcontainer cannot map the owners of a mount's files",
-                mount.destination
-            ),
-        ));
-    }
-    let state = made.dir.native();
-    std::fs::create_dir_all(&state).map_err(Failure::internal)?;
-    // libcontainer looks for the rootfs where the spec says; there it must be mounted.
-    let rootfs = made
-        .rootfs
-        .as_mut()
-        .ok_or_else(|| Failure::internal(anyhow::anyhow!("no rootfs")))?;
-    if !order.rootfs.is_empty() {
-        rootfs
-            .attach(&bundle.join("rootfs"))
-            .map_err(|error| of_jail(&error))?;
-    }
-    if let Some(files) = &made.files {
-        files.share_memory().map_err(|error| of_jail(&error))?;
-        // libcontainer reads what is on disk.
-        plan.spec
-            .save(bundle.join("config.json"))
-            .map_err(Failure::internal)?;
-    }
-    made.record.native = true;
-    made.note(0)?;
-    let native = Native::new(plan.id.as_str(), state);
-    made.native = Some(native.clone());
-    let systemd = plan.cgroup.driver == CgroupDriver::Systemd;
-    let (pid, held) = native.create(bundle, systemd, opened).await?;
-    made.held = held;
-    made.note(pid)?;
-    let child = Child::adopt(pid).map_err(|error| of_jail(&error))?;
-    Ok((child, Runs::Native(native)))
-}
-
 /// The spec's seccomp profile as the kernel takes it.
 fn filter(plan: &Plan) -> Outcome<Option<Filter>> {
     let profile = plan
@@ -454,8 +310,13 @@ fn filter(plan: &Plan) -> Outcome<Option<Filter>> {
     compiled.map_err(|error| Failure::new(Kind::Invalid, format!("linux.seccomp: {error}")))
 }
 
-/// Waits until the runner stands in its jail with the program linked; gives the reason if it cannot.
-pub(crate) async fn ready(child: &Child) -> Outcome<Option<Refusal>> {
+/// Waits until the runner stands in its jail with the program linked. An artifact that it cannot use is not kept.
+pub(crate) async fn ready(
+    child: &Child,
+    compiled: &Compiled,
+    name: &str,
+    trace: &Trace,
+) -> Outcome<()> {
     let control = child
         .control()
         .ok_or_else(|| Failure::internal(anyhow::anyhow!("a runner without a wire")))?;
@@ -463,11 +324,18 @@ pub(crate) async fn ready(child: &Child) -> Outcome<Option<Refusal>> {
         jail::readable(control).await.map_err(Failure::internal)?;
         match child.read_report() {
             Ok(Some(Report::Ready(laps))) => {
+                trace::laps(trace, &laps);
                 tracing::debug!(open = ?laps.open, program = ?laps.program, enter = ?laps.enter, "laps");
-                return Ok(None);
+                return Ok(());
             }
-            Ok(Some(Report::Refused(refusal))) => return Ok(Some(refusal)),
-            Ok(None) => {}
+            Ok(Some(Report::Refused(refusal))) => {
+                if refusal.kind == RefusalKind::BadArtifact {
+                    compiled.discard();
+                }
+                return Err(of_refusal(&refusal).of(name));
+            }
+            // That it has ended is said once it has begun; who says it now is silent of what is asked.
+            Ok(None | Some(Report::Ended(_))) => {}
             Err(error @ JailError::Silent { .. }) => return Err(silent(child, &error).await),
             Err(error) => return Err(of_jail(&error)),
         }
@@ -485,73 +353,4 @@ async fn silent(child: &Child, error: &JailError) -> Failure {
         return Failure::new(Kind::Precondition, message);
     }
     of_jail(error)
-}
-
-pub(crate) fn of_refusal(refusal: &Refusal) -> Failure {
-    let kind = match refusal.kind {
-        RefusalKind::InvalidProgram | RefusalKind::MissingImport => Kind::Invalid,
-        RefusalKind::NotFound => Kind::NotFound,
-        RefusalKind::Mount | RefusalKind::Permission | RefusalKind::Unsupported => {
-            Kind::Precondition
-        }
-        RefusalKind::BadArtifact | RefusalKind::Internal => Kind::Internal,
-    };
-    Failure::new(kind, &refusal.message)
-}
-
-pub(crate) fn of_jail(error: &JailError) -> Failure {
-    let kind = match error {
-        JailError::Volume { source, .. } | JailError::Namespace { source, .. }
-            if source.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Kind::NotFound
-        }
-        JailError::RootfsOption { .. }
-        | JailError::NamespaceKind { .. }
-        | JailError::Nul { .. } => Kind::Invalid,
-        JailError::Volume { .. }
-        | JailError::Namespace { .. }
-        | JailError::Rootfs { .. }
-        | JailError::Mount { .. }
-        | JailError::Inside { .. }
-        | JailError::Systemd { .. }
-        | JailError::NoCgroups
-        | JailError::Ended
-        | JailError::Runner { .. } => Kind::Precondition,
-        JailError::System { source, .. } if is_want(source) => Kind::Exhausted,
-        JailError::Cgroup { .. }
-        | JailError::System { .. }
-        | JailError::Unmount { .. }
-        | JailError::Wire { .. }
-        | JailError::Silent { .. }
-        | JailError::Threads { .. } => Kind::Internal,
-    };
-    let message = error.one_line();
-    match error {
-        JailError::System { source, .. } if source.raw_os_error() == Some(nix::libc::EAGAIN) => {
-            Failure::new(kind, format!("{message}: {NO_PROCESS}"))
-        }
-        _ => Failure::new(kind, message),
-    }
-}
-
-/// What the kernel means by "try again" where a process is made.
-const NO_PROCESS: &str = "there are as many processes as there may be, in containerd's cgroup (pids.max; TasksMax= of its systemd service) or on the node (kernel.pid_max, kernel.threads-max)";
-
-/// Whether the system has no more of something: processes, descriptors, memory.
-fn is_want(error: &std::io::Error) -> bool {
-    use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOMEM};
-    matches!(
-        error.raw_os_error(),
-        Some(EAGAIN | EMFILE | ENFILE | ENOMEM)
-    )
-}
-
-pub(crate) fn of_store(error: StoreError) -> Failure {
-    let kind = match error.fault() {
-        store::Fault::Exhausted => Kind::Exhausted,
-        store::Fault::Precondition => Kind::Precondition,
-        store::Fault::Internal => Kind::Internal,
-    };
-    Failure::new(kind, format!("{:#}", anyhow::Error::new(error)))
 }

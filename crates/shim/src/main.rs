@@ -17,6 +17,7 @@ mod exec;
 mod failure;
 mod flights;
 mod guest;
+mod incidents;
 mod info;
 mod launch;
 mod logs;
@@ -40,6 +41,8 @@ mod stdio;
 mod supervisor;
 mod task;
 mod terminal;
+mod totals;
+mod trace;
 mod update;
 
 use std::io::IsTerminal;

@@ -39,6 +39,7 @@ use crate::launch::{self, Order};
 use crate::process::Phase;
 use crate::stdio::Streams;
 use crate::supervisor::Supervisor;
+use crate::trace::Trace;
 use crate::{options, stats};
 
 pub(crate) use self::files::PodFiles;
@@ -79,7 +80,7 @@ impl PodService {
         }
     }
 
-    async fn create_pod(&self, request: CreateSandboxRequest) -> Outcome<()> {
+    async fn create_pod(&self, request: CreateSandboxRequest, trace: Trace) -> Outcome<()> {
         // It stands in paths.
         let id = ContainerId::new(&request.sandbox_id).map_err(Failure::invalid)?;
         let config = PodConfig::decode(request.options.as_ref()).map_err(Failure::invalid)?;
@@ -95,6 +96,7 @@ impl PodService {
             options,
             streams: Streams::default(),
             rootfs: Vec::new(),
+            trace,
         };
         let pod = launch::admit(&self.supervisor, order).await?;
         let holder = pod.clone();
@@ -169,13 +171,17 @@ fn info(pod: &Container) -> Outcome<String> {
 impl Sandbox for PodService {
     async fn create_sandbox(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: CreateSandboxRequest,
     ) -> ttrpc::Result<CreateSandboxResponse> {
         let id = request.sandbox_id.clone();
         // In a task of its own, for the same reason as the Task service's Create.
         let service = Self::new(self.supervisor.clone());
-        let created = tokio::spawn(async move { service.create_pod(request).await })
+        let span = tracing::debug_span!("create", id);
+        let phase = self.supervisor.traces.begin(span, &id, &context.metadata);
+        let trace = phase.inside();
+        let create = async move { service.create_pod(request, trace).await };
+        let created = tokio::spawn(phase.around(create))
             .await
             .unwrap_or_else(|error| Err(Failure::internal(error)));
         if let Err(failure) = &created {
@@ -186,11 +192,13 @@ impl Sandbox for PodService {
 
     async fn start_sandbox(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: StartSandboxRequest,
     ) -> ttrpc::Result<StartSandboxResponse> {
         let pod = answer(self.pod(&request.sandbox_id))?;
-        answer(pod.start().await)?;
+        let span = tracing::debug_span!("start", id = request.sandbox_id);
+        let phase = pod.trace.again(span, &context.metadata);
+        answer(phase.around(pod.start()).await)?;
         Ok(StartSandboxResponse {
             pid: pod.main.pid(),
             created_at: MessageField::some(timestamp(pod.created)),

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
-use jail::Child;
+use jail::{Child, Report};
 use tokio::sync::watch;
 
 use crate::events::timestamp;
@@ -204,6 +204,15 @@ impl Process {
                 (Ok(None), Ok(())) => {}
                 (Err(_), _) | (_, Err(_)) => return Exit::now(LOST),
             }
+        }
+    }
+
+    /// Why a runner's guest has ended, by what the runner said of it last. Nothing of it is to be believed further than
+    /// that this container says so.
+    pub(crate) fn account(&self) -> Option<String> {
+        match self.child()?.read_report() {
+            Ok(Some(Report::Ended(account))) => Some(account),
+            _ => None,
         }
     }
 

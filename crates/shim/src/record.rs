@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use plan::numbers::{Counted, Labels};
 use serde::{Deserialize, Serialize};
 
 /// A container's directory, `<run>/<namespace>/<id>`.
@@ -31,6 +32,12 @@ pub(crate) struct Record {
     /// Its bundle; unknown in the record of an older shim.
     #[serde(default)]
     pub(crate) bundle: Option<PathBuf>,
+    /// Whose numbers are counted there, for the node program.
+    #[serde(default)]
+    pub(crate) labels: Labels,
+    /// Where the kernel counts, likewise.
+    #[serde(default)]
+    pub(crate) counted: Counted,
 }
 
 impl Record {
@@ -91,6 +98,11 @@ impl RunDir {
                 done => return done,
             }
         }
+    }
+
+    /// The directory itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Where libcontainer keeps its state.
@@ -158,13 +170,7 @@ impl RunDir {
 
 /// When a process started; `None` when there is none of that number, or it has ended and nobody has asked how.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in brackets and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+    plan::start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 #[cfg(test)]
@@ -187,6 +193,8 @@ mod tests {
             native: false,
             supervisor: Incarnation::this(),
             bundle: None,
+            labels: Labels::default(),
+            counted: Counted::default(),
         };
         dir.write(&record).expect("written");
         assert!(!record.is_orphaned());

@@ -9,8 +9,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use jail::{Cgroup, IoCount, Stats, StatsV1, StatsV2, UsageV1};
 
-use crate::failure::{Failure, Outcome};
-use crate::launch::of_jail;
+use crate::failure::{Failure, Outcome, of_jail};
 
 /// The counts of a container's cgroup.
 pub(crate) fn of(cgroup: &Cgroup) -> Outcome<Any> {

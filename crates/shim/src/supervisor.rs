@@ -34,6 +34,8 @@ use crate::record::Incarnation;
 use crate::room::{Room, Served};
 use crate::start::Group;
 use crate::task::TaskService;
+use crate::totals::Totals;
+use crate::trace::Traces;
 
 /// How long a supervisor waits for a container that was announced, and without a container for
 /// one: containerd that died between `start` and Create, or between Delete and Shutdown, never
@@ -49,8 +51,12 @@ pub(crate) struct Supervisor {
     pub(crate) containerd: Containerd,
     pub(crate) events: Events,
     pub(crate) flights: Flights,
+    /// Where the node's numbers are counted.
+    pub(crate) totals: Totals,
     /// Its own process, for the records of its containers.
     pub(crate) incarnation: Incarnation,
+    /// Whether and where to trace.
+    pub(crate) traces: Traces,
     logs: Logs,
     room: Room,
     /// Whether it serves several pods, which share its one thread.
@@ -290,13 +296,16 @@ async fn run(
     ignore_signals()?;
     jail::become_subreaper()?;
     let limit = jail::raise_descriptor_limit()?;
+    let totals = Totals::of(&config.run);
     let (events, delivery) = Events::start(&bootstrap.namespace, &bootstrap.ttrpc_address);
     let supervisor = Arc::new(Supervisor {
         namespace: bootstrap.namespace.clone(),
+        traces: Traces::new(&config.run),
         config,
         containerd: Containerd::new(&bootstrap.grpc_address, &bootstrap.namespace, group.only()),
         events,
         flights: Flights::default(),
+        totals,
         incarnation: Incarnation::this(),
         logs,
         room: Room { limit },
@@ -334,6 +343,7 @@ async fn run(
     // Answers that are under way are finished; then the queue of events ends with its senders.
     server.shutdown().await.context("end the services")?;
     drop(server);
+    supervisor.traces.sent().await;
     drop(supervisor);
     let _ = tokio::time::timeout(LAST_EVENTS, delivery).await;
     Ok(())

@@ -20,6 +20,7 @@ use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::Task;
 use containerd_shim_protos::ttrpc;
 use containerd_shim_protos::ttrpc::r#async::TtrpcContext;
+use plan::numbers::{Phase as Timed, Total};
 use plan::{ContainerId, ExecPlan};
 use tracing::Instrument as _;
 
@@ -30,7 +31,8 @@ use crate::launch::{self, Order};
 use crate::process::{Exit, Phase, Process};
 use crate::stdio::Streams;
 use crate::supervisor::Supervisor;
-use crate::{on_term, oom, options, peer, stats, update};
+use crate::trace::Trace;
+use crate::{incidents, on_term, oom, options, peer, stats, update};
 
 pub(crate) struct TaskService {
     supervisor: Arc<Supervisor>,
@@ -51,7 +53,7 @@ impl TaskService {
         Ok(Named { container, exec })
     }
 
-    async fn create_container(&self, request: CreateTaskRequest) -> Outcome<u32> {
+    async fn create_container(&self, request: CreateTaskRequest, trace: Trace) -> Outcome<u32> {
         if !request.checkpoint.is_empty() {
             return Err(Failure::unimplemented("restoring a checkpoint"));
         }
@@ -66,6 +68,7 @@ impl TaskService {
             rootfs: request.rootfs.iter().map(launch::rootfs_mount).collect(),
             bundle: request.bundle.clone(),
             id: request.id.clone(),
+            trace,
         };
         let container = launch::admit(&self.supervisor, order).await?;
         let pid = container.main.pid();
@@ -84,10 +87,7 @@ impl TaskService {
             ..Default::default()
         });
         if !matches!(container.runs, Runs::Holder) {
-            tokio::spawn(oom::follow(
-                container.clone(),
-                self.supervisor.events.clone(),
-            ));
+            tokio::spawn(oom::follow(container.clone(), self.supervisor.clone()));
         }
         // Spawned after the create event is in the queue, so that the exit comes behind it.
         let supervisor = self.supervisor.clone();
@@ -95,7 +95,8 @@ impl TaskService {
             let exit = container.watch().await;
             let _turn = container.main.turn().await;
             tracing::info!(id = %container.id, status = exit.status, "container exits");
-            oom::tell(&container, &supervisor.events);
+            oom::tell(&container, &supervisor);
+            incidents::ended(&supervisor, &container, exit);
             supervisor.events.publish(&TaskExit {
                 container_id: container.id.to_string(),
                 id: container.id.to_string(),
@@ -132,7 +133,8 @@ impl TaskService {
         let pid = container.main.pid();
         // A program may end at once; its exit is published behind its start.
         let _turn = container.main.turn().await;
-        container.start().await?;
+        let totals = &self.supervisor.totals;
+        totals.timed(Timed::Start, container.start()).await?;
         self.supervisor.events.publish(&TaskStart {
             container_id: container.id.to_string(),
             pid,
@@ -152,6 +154,7 @@ impl TaskService {
             }
         };
         exec.start(&self.supervisor, &container).await?;
+        self.supervisor.totals.one(Total::Executed);
         let pid = exec.process.pid();
         self.supervisor.events.publish(&TaskExecStarted {
             container_id: container.id.to_string(),
@@ -258,7 +261,7 @@ fn process_info(pid: i32, execs: &[Arc<Exec>]) -> Option<ProcessInfo> {
 impl Task for TaskService {
     async fn create(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: CreateTaskRequest,
     ) -> ttrpc::Result<CreateTaskResponse> {
         let id = request.id.clone();
@@ -266,8 +269,10 @@ impl Task for TaskService {
         // then belong to nobody. So it is finished, or given up by Shutdown when containerd is back.
         let service = Self::new(self.supervisor.clone());
         let span = tracing::debug_span!("create", id);
-        let create = async move { service.create_container(request).await };
-        let created = tokio::spawn(create.instrument(span))
+        let phase = self.supervisor.traces.begin(span, &id, &context.metadata);
+        let trace = phase.inside();
+        let create = async move { service.create_container(request, trace).await };
+        let created = tokio::spawn(phase.around(create))
             .await
             .unwrap_or_else(|error| Err(Failure::internal(error)));
         match &created {
@@ -280,13 +285,18 @@ impl Task for TaskService {
         }))
     }
 
-    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
+    async fn start(
+        &self,
+        context: &TtrpcContext,
+        request: StartRequest,
+    ) -> ttrpc::Result<StartResponse> {
         let named = answer(self.process(&request.id, &request.exec_id))?;
         let pid = match named.exec {
             None => {
                 let span = tracing::debug_span!("start", id = request.id);
+                let phase = named.container.trace.again(span, &context.metadata);
                 let start = self.start_container(&named.container);
-                answer(start.instrument(span).await)?
+                answer(phase.around(start).await)?
             }
             Some(exec) => {
                 // In a task of its own, for the same reason as Create.

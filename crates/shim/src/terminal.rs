@@ -16,8 +16,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::failure::{Failure, Outcome};
-use crate::launch::of_jail;
+use crate::failure::{Failure, Outcome, of_jail};
 use crate::stdio::{Ends, Held};
 
 /// Bytes per read, either way; nothing more is buffered.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, bail};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use plan::ContainerId;
+use plan::{CONTAINER_TYPE, ContainerId, ON_SANDBOX, POD_NAME, POD_NAMESPACE, POD_UID};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -197,11 +197,11 @@ impl PodConfig {
                 "resources": { "cpu": { "shares": 2 } },
             },
             "annotations": {
-                "io.kubernetes.cri.container-type": "sandbox",
-                "io.kubernetes.cri.sandbox-id": id.as_str(),
-                "io.kubernetes.cri.sandbox-name": metadata.name,
-                "io.kubernetes.cri.sandbox-namespace": metadata.namespace,
-                "io.kubernetes.cri.sandbox-uid": metadata.uid,
+                CONTAINER_TYPE: "sandbox",
+                ON_SANDBOX: id.as_str(),
+                POD_NAME: metadata.name,
+                POD_NAMESPACE: metadata.namespace,
+                POD_UID: metadata.uid,
             },
         });
         if !self.hostname.is_empty() {
