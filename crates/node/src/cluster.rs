@@ -1,7 +1,8 @@
-//! Kubernetes' side: this node's label and annotations, events about it, and the lease by which one node at a time
+//! Kubernetes' side: this node's label and annotations, events about it and about pods, and the lease by which one node at a time
 //! restarts its containerd.
 mod events;
 mod lease;
+mod pods;
 mod request;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::state::Record;
 
 pub use events::Reason;
 pub use lease::Held;
+pub use pods::{Posted, Teller};
 pub use request::{REQUEST, uninstall_everywhere};
 
 /// Pods are scheduled to nodes with this label.
@@ -95,6 +97,20 @@ impl Cluster {
             timeout: Duration::from_secs(settings.lease_timeout),
         };
         Ok(Self::Kube(Box::new(Kube { client, node, seat })))
+    }
+
+    /// Who tells what goes wrong with pods; nobody without a cluster.
+    #[must_use]
+    pub fn teller(&self) -> Option<Teller> {
+        match self {
+            Self::Kube(kube) => Some(Teller {
+                client: kube.client.clone(),
+                node: kube.node.clone(),
+            }),
+            Self::None => None,
+            #[cfg(test)]
+            Self::Log(_) => None,
+        }
     }
 
     /// Lets pods be scheduled here, and says what is installed.

@@ -29,6 +29,12 @@ impl Host {
         Self { root: root.into() }
     }
 
+    /// Where its root lies here.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where a path of the host lies here. Links are followed as the host would: an absolute one stays below the root.
     /// What does not exist is no error, so that it can be made.
     ///

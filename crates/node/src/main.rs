@@ -61,14 +61,22 @@ async fn commanded(arguments: Arguments) -> Result<()> {
     if let Command::Uninstall(how @ Uninstall { cluster: true, .. }) = command {
         return uninstall_everywhere(&settings.uninstall(how)).await;
     }
+    if command == Command::Traces {
+        return node::traces::command(&settings).await;
+    }
     let containerd = Live::new(&settings, Host::new(&settings.host));
     let cluster = match command {
         Command::Status { .. } | Command::Detect => Cluster::None,
         _ => Cluster::connect(&settings).await?,
     };
+    if let Command::Watch = command {
+        return node::run::watch(&settings, &cluster).await;
+    }
     let node = Node::new(settings, containerd, cluster)?;
     match command {
         Command::Run => node::run::run(&node).await,
+        // It needs no state of its own.
+        Command::Watch => Ok(()),
         Command::Install => {
             let payload = Payload::read(&node.settings.payload)?;
             let record = node.install(&payload).await?;
@@ -85,5 +93,7 @@ async fn commanded(arguments: Arguments) -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&found)?);
             Ok(())
         }
+        // Answered above: it needs no containerd.
+        Command::Traces => Ok(()),
     }
 }

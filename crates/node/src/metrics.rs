@@ -1,4 +1,5 @@
 //! What is told over HTTP: whether this process is alive, whether the runtime works, and numbers.
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use crate::numbers::Numbers;
 use crate::state::Record;
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -40,13 +42,22 @@ pub struct Metrics {
     pub precompiled: Counter,
     /// Those that could not be.
     pub precompile_failures: Counter,
+    /// Events of pods that were written, or written again.
+    pub incidents: Counter,
+    /// Those that could not be.
+    pub incident_failures: Counter,
+    /// What supervisors and runners count.
+    pub numbers: Arc<Numbers>,
     /// Why it is not ready.
     reason: watch::Sender<Option<String>>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("sampan_node");
+        let mut root = Registry::with_prefix("sampan");
+        let numbers = Arc::new(Numbers::default());
+        root.register_collector(Box::new(Arc::clone(&numbers)));
+        let registry = root.sub_registry_with_prefix("node");
         let ready = Gauge::default();
         registry.register(
             "ready",
@@ -76,6 +87,11 @@ impl Default for Metrics {
             "Programs of images that were compiled before a pod asked for them, or were there already",
         );
         let precompile_failures = counter("precompile_failures", "Those that could not be");
+        let incidents = counter(
+            "pod_events",
+            "Events of pods that were written, or written again",
+        );
+        let incident_failures = counter("pod_event_failures", "Those that could not be");
         let canary_seconds = Gauge::default();
         registry.register(
             "canary_seconds",
@@ -83,7 +99,7 @@ impl Default for Metrics {
             canary_seconds.clone(),
         );
         Self {
-            registry,
+            registry: root,
             ready,
             installed,
             installs,
@@ -94,6 +110,9 @@ impl Default for Metrics {
             canary_seconds,
             precompiled,
             precompile_failures,
+            incidents,
+            incident_failures,
+            numbers,
             reason: watch::Sender::new(Some("it has just started".to_owned())),
         }
     }

@@ -7,14 +7,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::change::Node;
-use crate::cluster::{Reason, View};
+use crate::cluster::{Cluster, Reason, View};
 use crate::containerd::Containerd;
+use crate::host::Host;
 use crate::keep::{Look, Seen};
 use crate::metrics::Metrics;
 use crate::payload::Payload;
 use crate::precompile::{Precompiler, Turn};
 use crate::serve::serve;
-use crate::settings::{OnExit, Uninstall};
+use crate::settings::{OnExit, Settings, Uninstall};
+use crate::traces::Traces;
+use crate::watch::Watch;
 
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -40,6 +43,13 @@ pub async fn run<C: Containerd>(node: &Node<C>) -> Result<()> {
     let metrics = Arc::new(Metrics::default());
     let address = serve(node.settings.listen, Arc::clone(&metrics)).await?;
     tracing::info!("listening on {address}");
+    let teller = node.cluster.teller();
+    tokio::spawn(Watch::new(&node.settings, &node.host, &metrics, teller).run());
+    // Whether the node has the runtime does not hang on a collector.
+    let traces = Traces::begin(&node.settings).unwrap_or_else(|error| {
+        tracing::error!("nothing is traced: {error:#}");
+        None
+    });
     let payload = Payload::read(&node.settings.payload)?;
     let turn = Turn::default();
     if node.settings.precompile {
@@ -92,12 +102,34 @@ pub async fn run<C: Containerd>(node: &Node<C>) -> Result<()> {
             break;
         }
     }
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     node.waiting.set(false);
     node.settle().await.context("take back what was given up")?;
     if node.settings.on_exit == OnExit::Uninstall && !keeper.gone {
         let _turn = turn.lock().await;
         node.uninstall(node.settings.uninstall(Uninstall::default()))
             .await?;
+    }
+    Ok(())
+}
+
+/// Serves this node's numbers and tells of its pods, and changes nothing, until it is asked to end.
+///
+/// # Errors
+/// When it cannot begin.
+pub async fn watch(settings: &Settings, cluster: &Cluster) -> Result<()> {
+    let mut end = signal(SignalKind::terminate()).context("listen to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen to SIGINT")?;
+    let metrics = Arc::new(Metrics::default());
+    let address = serve(settings.listen, Arc::clone(&metrics)).await?;
+    tracing::info!("listening on {address}");
+    let host = Host::new(&settings.host);
+    tokio::spawn(Watch::new(settings, &host, &metrics, cluster.teller()).run());
+    tokio::select! {
+        _ = end.recv() => {}
+        _ = interrupt.recv() => {}
     }
     Ok(())
 }

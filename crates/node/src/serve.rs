@@ -39,8 +39,8 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> Result<SocketA
             let metrics = Arc::clone(&metrics);
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
-                    let answer = answer(&request, &metrics);
-                    async move { Ok::<_, Infallible>(answer) }
+                    let metrics = Arc::clone(&metrics);
+                    async move { Ok::<_, Infallible>(answer(&request, metrics).await) }
                 });
                 // A client that goes away is no matter.
                 drop(
@@ -56,7 +56,7 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> Result<SocketA
     Ok(bound)
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, metrics: Arc<Metrics>) -> Response<Full<Bytes>> {
     let (status, kind, text) = match request.uri().path() {
         "/healthz" => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
         "/readyz" => match metrics.reason() {
@@ -67,7 +67,11 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
                 format!("{reason}\n"),
             ),
         },
-        "/metrics" => (StatusCode::OK, OPENMETRICS, metrics.text()),
+        "/metrics" => {
+            // It reads some files for each container; others need not wait for that.
+            let text = tokio::task::spawn_blocking(move || metrics.text()).await;
+            (StatusCode::OK, OPENMETRICS, text.unwrap_or_default())
+        }
         _ => (
             StatusCode::NOT_FOUND,
             "text/plain",

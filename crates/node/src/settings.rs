@@ -29,6 +29,9 @@ pub struct Arguments {
 pub enum Command {
     /// Detect, install, try, label, and keep it so: what the DaemonSet runs
     Run,
+    /// Serve this node's numbers and tell what goes wrong with its pods, without changing anything: for a node on which the
+    /// runtime was installed by hand
+    Watch,
     /// Install once
     Install,
     /// Take everything away once
@@ -41,6 +44,8 @@ pub enum Command {
     },
     /// Print what runs here, as JSON
     Detect,
+    /// Export traces alone, for a node without Kubernetes: as `OTEL_EXPORTER_OTLP_ENDPOINT` and its like say
+    Traces,
 }
 
 /// How the runtime is taken away.
@@ -82,6 +87,9 @@ pub struct Settings {
         default_value = "/opt/sampan"
     )]
     pub prefix: PathBuf,
+    /// The shim's run directory on the host (`run` of its configuration): where spans are taken
+    #[arg(long, global = true, env = "SAMPAN_RUN", default_value = "/run/sampan")]
+    pub run: PathBuf,
     /// containerd's socket on the host [default: that of the distribution]
     #[arg(long, global = true, env = "SAMPAN_CONTAINERD_SOCKET", value_parser = nonempty)]
     pub containerd_socket: Option<PathBuf>,
@@ -269,5 +277,9 @@ mod tests {
         assert!(parse("sampan-node install --containerd-config x").is_err());
         let arguments = parse("sampan-node uninstall --wait-for-pods 3").expect("known");
         assert_eq!(arguments.settings.wait_for_pods, Some(3));
+        let Command::Uninstall(how) = arguments.command else {
+            panic!("{:?} is none", arguments.command);
+        };
+        assert_eq!(arguments.settings.uninstall(how).wait_for_pods, Some(3));
     }
 }
