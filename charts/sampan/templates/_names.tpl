@@ -52,3 +52,12 @@ app.kubernetes.io/component: installer
   value: {{ .value | quote }}
   effect: {{ .effect }}
 {{- end }}
+
+{{- /* Of the one for all signals the path of this one follows (OpenTelemetry, "Endpoint URLs for OTLP/HTTP"). */ -}}
+{{- define "sampan.traces" -}}
+{{- if eq .protocol "grpc" -}}
+{{ .endpoint }}
+{{- else -}}
+{{ printf "%s/v1/traces" (trimSuffix "/" .endpoint) }}
+{{- end -}}
+{{- end }}
