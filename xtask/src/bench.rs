@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: builds every contestant and measures them side by side (`test/bench`). `cargo xtask counts`: what
 //! of the same does not depend on the machine's mood.
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +11,9 @@ use crate::tools::{debian, install_by_rename};
 use crate::{build, guests, step};
 
 /// The guests that the bench runs beside its own.
-const GUESTS: [&str; 5] = ["hello-c", "hello-go", "big", "http-js", "http-py"];
+const GUESTS: [&str; 6] = [
+    "hello-c", "hello-go", "big", "hello-py", "http-js", "http-py",
+];
 
 /// `arguments` go to the bench as they are (`--quick`, `--sides floor,sampan`, `--n 200`, `--json FILE`); with `base` the
 /// shim and the runner of that revision are measured too.
@@ -169,13 +170,8 @@ fn baseline(cache: &Path) -> Result<()> {
 
 /// libcontainer, as containerd-shim-wasm asks for it, links libseccomp. Returns the directory of the static library.
 fn libseccomp(cache: &Path) -> Result<PathBuf> {
-    const PACKAGE: &str = "libseccomp-dev";
-    let target = cache.join("tools").join(PACKAGE);
-    if !target.exists() {
-        // Whatever version the system offers: it is linked into the yardstick only.
-        let packages = BTreeMap::from([(PACKAGE.to_owned(), String::new())]);
-        install_by_rename(&target, |dir| debian::unpack(&packages, dir))?;
-    }
+    // Whatever version the system offers: it is linked into the yardstick only.
+    let target = debian::any("libseccomp-dev", &cache.join("tools"))?;
     let lib = target.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
     if !lib.join("libseccomp.a").exists() {
         bail!("find libseccomp.a in {}", lib.display());

@@ -71,13 +71,27 @@ pub(crate) const RUNTIME: [&str; 2] = ["containerd-shim-sampan-v1", "sampan-runn
 /// The second name of the first, by which containerd asks for one supervisor for all pods of a node: a link beside it.
 pub(crate) const DENSE: &str = "containerd-shim-sampan-dense-v1";
 
+/// The command line tool: for people's machines, and so not among what is tested, packed and installed.
+const TOOL: &[(&str, &str, &str)] = &[("sampan", "sampan", "release")];
+
+/// Builds the command line tool as it ships and returns the directory in which it lies.
+pub(crate) fn tool(processor: Processor) -> Result<PathBuf> {
+    build(TOOL, processor, true)
+}
+
 /// Builds all binaries for `processor` and returns the directory in which they lie.
 ///
 /// With `release` false the development profile is used: quick to build, large and slow to run.
 pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
     tools::protoc()?;
+    let built = build(BINARIES, processor, release)?;
+    link(&built)?;
+    Ok(built)
+}
+
+fn build(binaries: &[(&str, &str, &str)], processor: Processor, release: bool) -> Result<PathBuf> {
     let triple = processor.triple();
-    for (package, binary, profile) in BINARIES {
+    for (package, binary, profile) in binaries {
         // One after the other: built together, each would get the features that only the other asks for.
         let mut cargo = Command::new("cargo");
         cargo.current_dir(checkout()).args([
@@ -107,13 +121,11 @@ pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
 
     let built = target_dir().join(triple);
     if !release {
-        let built = built.join("debug");
-        link(&built)?;
-        return Ok(built);
+        return Ok(built.join("debug"));
     }
     let dist = target_dir().join("dist").join(triple);
     fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
-    for (_, name, profile) in BINARIES {
+    for (_, name, profile) in binaries {
         let built = built.join(profile).join(name);
         let size = check(&built, processor)?;
         copy(&built, &dist.join(name))?;
@@ -123,7 +135,6 @@ pub(crate) fn run(processor: Processor, release: bool) -> Result<PathBuf> {
             size as f64 / 1e6
         );
     }
-    link(&dist)?;
     Ok(dist)
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask chart`: what follows from `charts/sampan/values.yaml`: the chart's schema and table, and the manifests in
 //! `deploy/` for those who do not use Helm.
 mod render;
+mod rules;
 mod schema;
 mod table;
 mod try_out;

@@ -86,6 +86,7 @@ const RECIPES: &[Recipe] = &[
             "hello-p3",
             "http-p2",
             "http-p3",
+            "otel",
             "probe",
             "run-me",
         ],
@@ -108,8 +109,8 @@ const RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "python",
-        guests: &["http-py.wasm"],
-        sources: &["Cargo.lock", "http-py", "requirements.txt"],
+        guests: &["http-py.wasm", "hello-py.wasm"],
+        sources: &["Cargo.lock", "hello-py", "http-py", "requirements.txt"],
         text: include_str!("guests/component.rs"),
         build: component::python,
     },

@@ -14,6 +14,7 @@ mod check;
 mod conformance;
 mod demo;
 mod e2e;
+mod fuzz;
 mod guests;
 mod image;
 mod kind;
@@ -26,6 +27,7 @@ mod tools;
 mod workflows;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -53,6 +55,9 @@ enum Command {
         /// The profile that ships (the default)
         #[arg(long, conflicts_with = "debug")]
         release: bool,
+        /// The command line tool instead, which is for people's machines
+        #[arg(long, conflicts_with = "debug")]
+        tool: bool,
         /// Processor; default: this machine's
         #[arg(long)]
         target: Option<build::Processor>,
@@ -133,6 +138,15 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Give the command line tool wrong input of every kind: programs, manifests, names, images, settings
+    Fuzz {
+        /// For how long
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Where chance begins: a run with the same seed tries the same, as far as it gets; default: the clock
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Count the instructions of a warm start (as root) and the bytes of what ships; fail beyond test/bench/bounds.toml
     Counts,
     /// Build every contestant and measure start-up, throughput and memory side by side (as root)
@@ -165,9 +179,18 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Tools => tools::run(),
         Command::Guests { names } => guests::run(&names),
-        Command::Build { debug, target, .. } => {
+        Command::Build {
+            debug,
+            tool,
+            target,
+            ..
+        } => {
             let processor = target.map_or_else(build::Processor::host, Ok)?;
-            let directory = build::run(processor, !debug)?;
+            let directory = if tool {
+                build::tool(processor)?
+            } else {
+                build::run(processor, !debug)?
+            };
             println!("{}", directory.display());
             Ok(())
         }
@@ -204,6 +227,7 @@ fn main() -> anyhow::Result<()> {
         Command::Chart { check } => chart::run(check),
         Command::Many { arguments } => many::run(&arguments),
         Command::Bench { base, arguments } => bench::run(base.as_deref(), &arguments),
+        Command::Fuzz { seconds, seed } => fuzz::run(Duration::from_secs(seconds), seed),
         Command::Counts => bench::counts(&build::run(build::Processor::host()?, true)?),
         Command::BenchHttp { shims, arguments } => bench_http::run(shims, &arguments),
     }

@@ -1,5 +1,4 @@
 //! Programs that come as Python packages, in a directory of their own: the host's Python stays as it is.
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,12 +87,8 @@ fn pip(toolchains: &Path) -> Result<Command> {
         command.args(["-m", "pip"]);
         return Ok(command);
     }
-    let home = toolchains.join("debian-pip");
-    if !home.exists() {
-        step::say("python3 has no pip: taking Debian's");
-        let package = BTreeMap::from([("python3-pip-whl".to_owned(), String::new())]);
-        install_by_rename(&home, |directory| debian::unpack(&package, directory))?;
-    }
+    // python3 alone has no pip.
+    let home = debian::any("python3-pip-whl", toolchains)?;
     let wheels = home.join("usr/share/python-wheels");
     let wheel = fs::read_dir(&wheels)
         .with_context(|| format!("list {}", wheels.display()))?

@@ -10,6 +10,7 @@ const PAGES: &[&str] = &[
     "docs/platform.md",
     "docs/operator.md",
     "docs/footguns.md",
+    "docs/tool.md",
     "charts/sampan/README.md",
 ];
 

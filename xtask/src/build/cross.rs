@@ -1,7 +1,7 @@
 //! A C compiler and a linker for the binaries that ship.
 //!
-//! On the processor of this machine Debian's `musl-gcc` compiles the C and assembly of `ring`, where it is installed. For
-//! others, and elsewhere, zig does it, which comes from PyPI with the toolchains of the guests; rust-lld links.
+//! On the processor of this machine Debian's `musl-gcc` compiles the C and assembly of `ring` and mimalloc, where it is
+//! installed. For others, and elsewhere, zig does it, which comes from PyPI with the toolchains of the guests; rust-lld links.
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

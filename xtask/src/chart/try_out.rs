@@ -1,4 +1,5 @@
-//! The chart against Helm's own rules, against Kubernetes' schemas, and with values that are wrong.
+//! The chart against Helm's own rules, its alerts against Prometheus', its manifests against Kubernetes' schemas, and with
+//! values that are wrong.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +24,10 @@ const WRONG: &[(&str, &str)] = &[
     ("nodeSelector.pool=1", "pool"),
     ("taint.effect=NoRun", "effect"),
     ("runtimeClasses.sampn.enabled=true", "sampn"),
-    ("runtimeClasses.sampan.overhead.disk=1Gi", "disk"),
+    (
+        "runtimeClasses.sampan.overhead.disk=1Gi",
+        "/runtimeClasses/sampan/overhead",
+    ),
     ("runtimeClasses.sampan.overhead.memory=little", "memory"),
     (
         "runtimeClasses.sampan.enabled=false,runtimeClasses.sampan-dense.enabled=false",
@@ -39,6 +43,12 @@ const WRONG: &[(&str, &str)] = &[
     ("metrics.port=0", "port"),
     ("policy.hostPath=Refuse", "hostPath"),
     ("podMonitor.interval=often", "interval"),
+    ("prometheusRule.enabld=true", "enabld"),
+    (
+        "traces.env[0].name=OTEL_A,traces.env[0].valueFrom.secret.name=b",
+        "/traces/env/0/valueFrom",
+    ),
+    ("dashboard.labels=none", "labels"),
     ("securityContext.privilegd=true", "privilegd"),
     ("securityContext.runAsUser=1000", "runAsUser"),
     ("resources.request.cpu=1", "request"),
@@ -62,6 +72,7 @@ pub(crate) fn try_out() -> Result<()> {
 
     lint(&helm, &chart, &settings)?;
     wrong_values(&helm, &chart)?;
+    super::rules::check(&chart)?;
     schemas(&helm, &chart, &settings)
 }
 
@@ -162,7 +173,8 @@ fn hold(python: &python::Packages, rendered: &[String], minor: u32) -> Result<us
         .filter(|line| line.starts_with("INFO ") && line.ends_with(&format!("version 1.{minor}")))
         .count();
     // Definitions of others have no schema there.
-    let foreign = lines().filter(|line| *line == "kind: PodMonitor").count();
+    let foreign = ["kind: PodMonitor", "kind: PrometheusRule"];
+    let foreign = lines().filter(|line| foreign.contains(line)).count();
     let kinds = lines().filter(|line| line.starts_with("kind: ")).count();
     ensure!(
         passed > 0 && passed + foreign == kinds,

@@ -13,6 +13,7 @@ pub(super) const RUST: &[&str] = &[
     "http-p2.wasm",
     "hello-p3.wasm",
     "http-p3.wasm",
+    "otel.wasm",
     "run-me.wasm",
 ];
 
@@ -27,7 +28,9 @@ pub(super) fn rust(place: &Place, out: &Path) -> Result<()> {
     module::cargo(
         place,
         target,
-        &["hello", "hello-p3", "http-p2", "http-p3", "probe", "run-me"],
+        &[
+            "hello", "hello-p3", "http-p2", "http-p3", "otel", "probe", "run-me",
+        ],
     )?;
     for guest in RUST {
         // Programs keep their name; what was built as a library has underscores, and no level to tell apart.
@@ -42,27 +45,38 @@ pub(super) fn rust(place: &Place, out: &Path) -> Result<()> {
 }
 
 pub(super) fn python(place: &Place, out: &Path) -> Result<()> {
+    for (guest, world) in [("http-py", "http"), ("hello-py", "command")] {
+        componentize(place, guest, world, &out.join(guest))?;
+        let built = out.join(guest).join("built.wasm");
+        fs::rename(&built, out.join(guest).with_extension("wasm"))
+            .with_context(|| format!("take {}", built.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes `directory`, and in it `built.wasm` of the Python program `guest`.
+fn componentize(place: &Place, guest: &str, world: &str, directory: &Path) -> Result<()> {
     let packages = python::packages(place)?;
+    let sources = place.sources.join(guest);
     let wit = wit::directory(
         place,
-        &place.sources.join("http-py/world.wit"),
+        &sources.join("world.wit"),
         wit::VERSION,
-        &out.join("wit"),
+        &directory.join("wit"),
     )?;
     // A copy: the builder runs the program once, which leaves compiled files beside it.
-    let program = out.join("program");
+    let program = directory.join("program");
     fs::create_dir(&program).with_context(|| format!("create {}", program.display()))?;
-    fs::copy(place.sources.join("http-py/app.py"), program.join("app.py"))
-        .context("copy app.py")?;
+    fs::copy(sources.join("app.py"), program.join("app.py")).context("copy app.py")?;
     let mut command = packages.script("componentize_py", "script");
     command
         .arg("--wit-path")
         .arg(wit)
-        .args(["--world", "http", "componentize", "--python-path"])
+        .args(["--world", world, "componentize", "--python-path"])
         .arg(program)
         .args(["app", "--output"])
-        .arg(out.join("http-py.wasm"));
-    step::run("http-py (Python; half a minute)", &mut command)
+        .arg(directory.join("built.wasm"));
+    step::run(&format!("{guest} (Python; half a minute)"), &mut command)
 }
 
 pub(super) fn javascript(place: &Place, out: &Path) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Debian packages, downloaded and unpacked into the cache; nothing is installed.
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +15,16 @@ pub(super) fn install(pins: &Pins, target: &Path) -> Result<()> {
         return Ok(());
     }
     install_by_rename(target, |dir| unpack(&pins.debian, dir))
+}
+
+/// One package of whatever version the system offers, unpacked below `home` once; returns its directory.
+pub(crate) fn any(package: &str, home: &Path) -> Result<PathBuf> {
+    let target = home.join(package);
+    if !target.exists() {
+        let packages = BTreeMap::from([(package.to_owned(), String::new())]);
+        install_by_rename(&target, |dir| unpack(&packages, dir))?;
+    }
+    Ok(target)
 }
 
 /// Downloads packages and unpacks them into `dir`.
