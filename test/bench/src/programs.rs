@@ -40,10 +40,11 @@ pub(crate) struct Hello {
 }
 
 /// Name, file in the guests' directory, `os`, sign: programs beside the two of `hello.rs`.
-const REAL: [(&str, &str, &str, Sign); 5] = [
+const REAL: [(&str, &str, &str, Sign); 6] = [
     ("C", "hello-c.wasm", "wasip1", Sign::Line),
     ("Go", "hello-go.wasm", "wasip1", Sign::Line),
     ("Go, 21 MB", "big.wasm", "wasip1", Sign::Line),
+    ("Python, 30 MB", "hello-py.wasm", "wasip2", Sign::Line),
     ("JavaScript http", "http-js.wasm", "wasip2", Sign::Answer),
     ("Python http", "http-py.wasm", "wasip2", Sign::Answer),
 ];

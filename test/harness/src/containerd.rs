@@ -448,6 +448,20 @@ impl Containerd {
         self.import_in("default", reference, content).await
     }
 
+    /// Imports a program in WebAssembly's text as a root file system, and returns the image's reference.
+    ///
+    /// # Errors
+    /// What ctr says.
+    pub async fn import_text(&self, name: &str, wat: &str) -> Result<String> {
+        let reference = format!("example.test/{name}:v1");
+        let image = image::Rootfs::new()
+            .file("/app.wat", wat)
+            .entrypoint(["/app.wat"])
+            .build()?;
+        self.import(&reference, &image).await?;
+        Ok(reference)
+    }
+
     /// As [`Containerd::import`], into another namespace (`k8s.io` is CRI's).
     ///
     /// # Errors

@@ -1,4 +1,6 @@
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -48,12 +50,23 @@ pub async fn post(server: SocketAddr, path: &str, body: impl Into<Bytes>) -> Res
     request(Method::POST, server, path, body.into()).await
 }
 
-/// An address of loopback that is free now; the kernel gives it to nobody else so soon.
+/// An address of loopback that is free, and stays so until somebody listens there: it is this process's alone, and is given
+/// once.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    // On 127.0.0.1 another process that asks for any port would get this one.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let ours = Ipv4Addr::new(127, 1 + high % 254, middle, low);
+    loop {
+        let address = TcpListener::bind((ours, 0))?.local_addr()?;
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.insert(address.port()) {
+            return Ok(address);
+        }
+    }
 }
 
 /// Waits until somebody accepts connections there, at most a minute.
@@ -89,4 +102,20 @@ async fn request(method: Method, server: SocketAddr, path: &str, body: Bytes) ->
         headers: head.headers,
         body,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_given_once() {
+        let given: BTreeSet<_> = (0..500).map(|_| free_address().expect("free")).collect();
+        assert_eq!(given.len(), 500);
+        assert!(
+            given
+                .iter()
+                .all(|it| it.ip().is_loopback() && it.ip() != Ipv4Addr::LOCALHOST)
+        );
+    }
 }

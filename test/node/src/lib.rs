@@ -2,7 +2,10 @@
 //! does it, in private directories.
 #![forbid(unsafe_code)]
 
+pub mod collector;
+pub mod listener;
 mod machine;
+pub mod origin;
 mod program;
 mod supervisor;
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 
 /// The program with what it is started with.
@@ -37,6 +36,17 @@ impl Program {
             environment: Vec::new(),
             host: None,
         }
+    }
+
+    /// `watch`: serves the numbers of a containerd's node, and does nothing else.
+    #[must_use]
+    pub fn watching(socket: &Path) -> Self {
+        Self::new(vec![
+            "watch".to_owned(),
+            "--no-kubernetes".to_owned(),
+            "--host=/".to_owned(),
+            format!("--containerd-socket={}", socket.display()),
+        ])
     }
 
     /// Adds arguments.
@@ -108,19 +118,8 @@ impl Program {
             .spawn()
             .context("start the node program")?;
         let stderr = running.stderr.take().context("it has a standard error")?;
-        let mut lines = BufReader::new(stderr).lines();
-        let address = loop {
-            let line = lines
-                .next_line()
-                .await?
-                .context("it says where it listens")?;
-            if let Some((_, address)) = line.split_once("listening on ") {
-                break address.trim().parse()?;
-            }
-        };
-        // Nobody reads the rest, and a full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok((running, address))
+        let (address, _) = harness::said(stderr, "listening on ").await?;
+        Ok((running, address.trim().parse()?))
     }
 
     /// Runs it to its end.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use harness::{Containerd, Task, TaskBuilder, Version, until};
 use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
 use serde_json::json;
 use shim_tests::{containerd, deleted, expect, layer, of_pod, refusal};
+use tokio::time::timeout;
 use tonic::Code;
 
 const DENSE: &str = "io.containerd.sampan-dense.v1";
@@ -88,8 +89,8 @@ async fn one_supervisor_serves_all_on_1_7() -> Result<()> {
     one_serves_all(Version::V1_7).await
 }
 
-/// Fifty come at once where nobody is, and where the socket of a killed one lies; and one after the other, so that each
-/// may meet the end of the supervisor of the one before.
+/// Fifty come at once where nobody is; then one after the other, so that each may meet the end of the supervisor of the one
+/// before; then where one is killed, and where the socket of a killed one lies.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_comes_finds_one_that_stays() -> Result<()> {
     let Some(containerd) = containerd(Version::V2).await? else {
@@ -117,10 +118,66 @@ async fn whoever_comes_finds_one_that_stays() -> Result<()> {
     let mut tasks = all_sleeping(&containerd, &sleeper, 1).await?;
     let mut task = tasks.remove(0);
     let supervisor = parent_of(task.pid())?;
+    let socket = socket_of(&containerd, &task)?;
     signal(supervisor, SIGKILL)?;
     // Some of these are there before containerd has noticed, some come while it cleans up.
     try_join_all((0..20).map(|_| run())).await?;
     deleted(&mut task).await?;
+    containerd.assert_clean().await?;
+
+    drop(UnixListener::bind(&socket)?);
+    try_join_all((0..20).map(|_| run())).await?;
+    // This waits for the end of the last supervisor, which takes its socket along.
+    containerd.assert_clean().await?;
+    assert!(!socket.exists());
+    Ok(())
+}
+
+/// Where the supervisor of a task listens.
+fn socket_of(containerd: &Containerd, task: &Task<'_>) -> Result<PathBuf> {
+    let address = fs::read_to_string(containerd.bundle("default", task.id()).join("address"))?;
+    Ok(PathBuf::from(address.trim_start_matches("unix://")))
+}
+
+/// What `start` asks a supervisor that it finds: to wait for a container. By hand, as ttrpc has it on the wire.
+fn announcement(id: &str) -> Vec<u8> {
+    let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("it is short");
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, length(bytes)], bytes].concat();
+    let request = [
+        field(1, b"containerd.task.v3.Task"),
+        field(2, b"Connect"),
+        field(3, &field(1, id.as_bytes())),
+        field(5, &field(1, b"sampan.dev/announced")),
+    ]
+    .concat();
+    [&[0, 0, 0, length(&request), 0, 0, 0, 1, 1, 0], &*request].concat()
+}
+
+/// Whoever has connected to a supervisor before its last container went, and asks it after that, is refused: it would
+/// wait for somebody who cannot find it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_too_late_is_told() -> Result<()> {
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    let image = layer(&containerd, "probe.wasm").await?;
+    let task = sleeping(sleeper(&containerd, &image)).await?;
+    let supervisor = parent_of(task.pid())?;
+    let mut late = UnixStream::connect(socket_of(&containerd, &task)?)?;
+    ended_well(task).await?;
+    // It waits a second for its connections to be closed. On a slow machine it may have gone by now, which says it too.
+    let mut answer = Vec::new();
+    let asked = late.write_all(&announcement("late"));
+    if asked.and_then(|()| late.read_to_end(&mut answer)).is_ok() && !answer.is_empty() {
+        // The length of the message is not of interest; its first field is the status, whose first is the code.
+        let unavailable = matches!(
+            answer.as_slice(),
+            [_, _, _, _, 0, 0, 0, 1, 2, _, 0x0a, _, 8, 14, ..]
+        );
+        assert!(unavailable, "{answer:?}");
+    }
+    drop(late);
+    ended(supervisor).await?;
     containerd.assert_clean().await
 }
 
@@ -148,14 +205,19 @@ async fn whoever_finds_one_that_ends_serves_itself() -> Result<()> {
     };
     let image = layer(&containerd, "probe.wasm").await?;
     let first = sleeping(sleeper(&containerd, &image)).await?;
-    let address = fs::read_to_string(containerd.bundle("default", first.id()).join("address"))?;
-    let socket = PathBuf::from(address.trim_start_matches("unix://"));
+    let socket = socket_of(&containerd, &first)?;
     let aside = socket.with_extension("aside");
     fs::rename(&socket, &aside)?;
     let ends = ends_when_asked(socket.clone())?;
     let second = sleeping(sleeper(&containerd, &image)).await?;
     ends.join().expect("no panic")?;
-    assert_ne!(parent_of(first.pid())?, parent_of(second.pid())?);
+    let (of_first, of_second) = (parent_of(first.pid())?, parent_of(second.pid())?);
+    assert_ne!(of_first, of_second);
+    let same = async || {
+        let open = |pid| anyhow::Ok(descriptors(pid)?.0);
+        Ok((open(of_first)? == open(of_second)?).then_some(()))
+    };
+    until("both to have as many descriptors", DEADLINE, same).await?;
     ended_well(second).await?;
     fs::rename(&aside, &socket)?;
     ended_well(first).await?;
@@ -187,8 +249,12 @@ async fn killed(version: Version) -> Result<()> {
     drop(tasks);
     let next = supervisors(&after)?;
     assert!(next.len() == 1 && !next.contains(&supervisor), "{next:?}");
-    for task in after {
-        ended_well(task).await?;
+    let mut after = after.into_iter();
+    ended_well(after.next().context("one of them")?).await?;
+    // Nobody comes after this one, who would take its socket over.
+    signal(next.first().copied().context("there is one")?, SIGKILL)?;
+    for mut task in after {
+        deleted(&mut task).await?;
     }
     containerd.assert_clean().await
 }
@@ -215,7 +281,7 @@ fn release(containerd: &Containerd, name: &str) -> Result<PathBuf> {
     Ok(dir.join(PROGRAM))
 }
 
-/// After an upgrade, and after a change of the configuration, new containers have another supervisor; those that are
+/// After an upgrade, a change of the configuration, or another file in the shim's place, new containers have another supervisor; those that are
 /// there keep theirs, which ends with the last of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_new_serves_who_is_new() -> Result<()> {
@@ -253,10 +319,21 @@ async fn what_is_new_serves_who_is_new() -> Result<()> {
     let of_configured = parent_of(configured.pid())?;
     assert!(![of_first, of_upgraded].contains(&of_configured));
 
+    // Another file by the same name is another release: a repair, or a package's upgrade.
+    let shim = new.with_file_name("containerd-shim-sampan-v1");
+    fs::remove_file(&shim)?;
+    fs::copy(
+        harness::built_dir()?.join("containerd-shim-sampan-v1"),
+        &shim,
+    )?;
+    let replaced = sleeping(by(&link)).await?;
+    let of_replaced = parent_of(replaced.pid())?;
+    assert!(![of_first, of_upgraded, of_configured].contains(&of_replaced));
+
     ended_well(first).await?;
     ended_well(same).await?;
     ended(of_first).await?;
-    for task in [upgraded, configured] {
+    for task in [upgraded, configured, replaced] {
         ended_well(task).await?;
     }
     containerd.assert_clean().await
@@ -276,11 +353,13 @@ async fn the_log_outlives_the_first_container() -> Result<()> {
     ended_well(first).await?;
     ended_well(second).await?;
     told_of_deletion(&containerd, &ids).await?;
-    // containerd that comes back reads it again.
+    // containerd that comes back reads what was written meanwhile.
     let (id, pid) = (third.id().to_owned(), third.pid());
     drop(third);
-    containerd.restart().await?;
+    containerd.stop().await?;
     signal(pid, SIGKILL)?;
+    ended(pid).await?;
+    containerd.restart().await?;
     until("the log of the container's exit", DEADLINE, async || {
         let told = |line: &str| line.contains("container exits") && line.contains(&id);
         Ok(containerd.log().lines().any(told).then_some(()))
@@ -460,9 +539,9 @@ async fn one_that_is_slow_holds_nobody_up() -> Result<()> {
     let others = async {
         let helper = containerd.compiler().await?;
         signal(helper, SIGSTOP)?;
-        let others = all_sleeping(&containerd, &image, 5).await;
+        let others = timeout(DEADLINE, all_sleeping(&containerd, &image, 5)).await;
         signal(helper, nix::sys::signal::Signal::SIGCONT)?;
-        for task in others? {
+        for task in others.context("the others wait for the one that is slow")?? {
             ended_well(task).await?;
         }
         anyhow::Ok(())

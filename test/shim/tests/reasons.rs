@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
-use harness::{Containerd, Output, Version, image};
+use harness::{Output, Version};
 use serde_json::json;
 use shim_tests::{containerd, layer};
 
@@ -28,16 +28,6 @@ const EXITS_121: &str = r#"(module
     (memory (export "memory") 1)
     (func (export "_start") (call $exit (i32.const 121))))"#;
 
-async fn text(containerd: &Containerd, name: &str, wat: &str) -> Result<String> {
-    let reference = format!("example.test/{name}:v1");
-    let image = image::Rootfs::new()
-        .file("/app.wat", wat)
-        .entrypoint(["/app.wat"])
-        .build()?;
-    containerd.import(&reference, &image).await?;
-    Ok(reference)
-}
-
 /// One line begins with `sampan: ` and this, and it is the only one that begins so.
 fn told(output: &Output, code: u32, beginning: &str) {
     let stderr = output.stderr();
@@ -57,7 +47,7 @@ async fn a_trap_names_the_functions() -> Result<()> {
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
-    let image = text(&containerd, "named", NAMED).await?;
+    let image = containerd.import_text("named", NAMED).await?;
     let output = containerd.task(&image).args(["/app.wat"]).run().await?;
     told(
         &output,
@@ -89,7 +79,7 @@ async fn a_guests_own_code_says_nothing() -> Result<()> {
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
-    let image = text(&containerd, "exits", EXITS_121).await?;
+    let image = containerd.import_text("exits", EXITS_121).await?;
     let output = containerd.task(&image).args(["/app.wat"]).run().await?;
     assert_eq!((output.status, output.stderr().as_str()), (121, ""));
     containerd.assert_clean().await
@@ -100,7 +90,7 @@ async fn memory_that_was_refused_is_told_from_a_trap() -> Result<()> {
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
-    let image = text(&containerd, "greedy", GREEDY).await?;
+    let image = containerd.import_text("greedy", GREEDY).await?;
     let output = containerd
         .task(&image)
         .args(["/app.wat"])

@@ -9,15 +9,17 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use harness::{Containerd, Cri, Handler, Pod, Registry, guest, image, proc};
+use harness::{Containerd, Cri, Handler, Pod, Registry, get, guest, image, proc, said, until};
 use k8s_cri::v1::{ContainerState, ListContainersRequest};
 use serde::Serialize;
+use tokio::process::Command;
 
 /// Longer than any run.
 const SLEEP_MS: &str = "86400000";
@@ -42,6 +44,9 @@ struct Arguments {
     /// Leave the pods in the host's network: a Linux bridge has 1023 ports
     #[arg(long)]
     host_network: bool,
+    /// Ask the node program for its numbers while all are there, so many times (`cargo build -p node` first)
+    #[arg(long, default_value_t = 0)]
+    scrapes: usize,
     /// Write the numbers to this file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -62,6 +67,8 @@ struct Seen {
     kept_kb: i64,
     /// Our processes that were not there before, by the name of their program.
     programs: BTreeMap<String, Program>,
+    /// What each scrape of the node program took, in milliseconds, and how many series it had.
+    scrapes: Vec<(f64, usize)>,
 }
 
 /// The processes of one program.
@@ -112,6 +119,7 @@ async fn main() -> Result<()> {
     let taken_kb = before - available_kb()?;
     let programs = programs(&others)?;
     let running = running(&cri).await?;
+    let scrapes = scraped(&containerd.socket(), arguments.scrapes).await?;
     let began = Instant::now();
     stream::iter(pods)
         .map(remove)
@@ -135,6 +143,7 @@ async fn main() -> Result<()> {
         taken_kb,
         kept_kb,
         programs,
+        scrapes,
     };
     show(&seen);
     if let Some(path) = &arguments.json {
@@ -204,6 +213,50 @@ fn programs(others: &BTreeSet<u32>) -> Result<BTreeMap<String, Program>> {
     Ok(programs)
 }
 
+/// Starts the node program for this containerd, and asks it for its numbers.
+async fn scraped(socket: &Path, times: usize) -> Result<Vec<(f64, usize)>> {
+    if times == 0 {
+        return Ok(Vec::new());
+    }
+    let mut program = Command::new(harness::built_dir()?.join("sampan-node"))
+        .args([
+            "watch",
+            "--no-kubernetes",
+            "--host=/",
+            "--listen=127.0.0.1:0",
+        ])
+        .arg(format!("--containerd-socket={}", socket.display()))
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("start the node program")?;
+    let stderr = program.stderr.take().context("it has a standard error")?;
+    let (address, _) = said(stderr, "listening on ").await?;
+    let address = address.trim().parse()?;
+    // It has to find the run directory first.
+    until(
+        "the node program to see containers",
+        SETTLED * 4,
+        async || {
+            let text = get(address, "/metrics").await?.text();
+            Ok(text
+                .contains("sampan_container_memory_bytes{")
+                .then_some(()))
+        },
+    )
+    .await?;
+    let mut all = Vec::new();
+    for _ in 0..times {
+        let began = Instant::now();
+        let text = get(address, "/metrics").await?.text();
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        all.push((took, series));
+    }
+    program.kill().await.context("end the node program")?;
+    Ok(all)
+}
+
 fn show(seen: &Seen) {
     let each = |kb: i64| kb as f64 / seen.pods as f64 / 1024.0;
     println!(
@@ -215,6 +268,9 @@ fn show(seen: &Seen) {
         each(seen.taken_kb),
         each(seen.kept_kb)
     );
+    for (milliseconds, series) in &seen.scrapes {
+        println!("a scrape of {series} series: {milliseconds:.1} ms");
+    }
     println!("\n| program | processes | threads | PSS per pod, MiB |\n|---|---|---|---|");
     for (name, program) in &seen.programs {
         println!(

@@ -69,6 +69,7 @@ pub(crate) async fn installed_used_upgraded_rolled_back_and_taken_away(
         "the tree that is compared is not the one that is changed"
     );
     helm.run(&["test", RELEASE, "--timeout=2m"]).await?;
+    a_trap_is_an_event(&space).await?;
     let running = deployed(&space).await?;
     // That nothing of it restarts is looked at in the end.
     serves(&space, "dense", DENSE).await?;
@@ -128,11 +129,37 @@ async fn nothing_is_there(space: &Space, cluster: &Cluster) -> Result<()> {
         bail!("a pod of a RuntimeClass that is not there was taken");
     };
     let refused = format!("{refused:#}");
-    ensure!(
-        refused.contains("RuntimeClass \"sampan\" not found"),
-        "{refused}"
-    );
+    let missing = format!("RuntimeClass \"{}\" not found", e2e_tests::class());
+    ensure!(refused.contains(&missing), "{refused}");
     Ok(())
+}
+
+/// What goes wrong with a pod is told by the node program.
+async fn a_trap_is_an_event(space: &Space) -> Result<()> {
+    let image = space.world().guest("probe").await?;
+    let spec = json!({
+        "restartPolicy": "Never",
+        "containers": [{ "name": "app", "image": image, "command": ["/", "trap"] }],
+    });
+    space.pod("trapped", spec).await?;
+    space.ended("trapped", "app").await?;
+    let events: Api<Event> = space.api();
+    let what = "an event of the trap";
+    eventually(what, DEADLINE, async || {
+        let events = events.list(&ListParams::default()).await?;
+        let told = events.iter().any(|event| {
+            event.reason.as_deref() == Some("SampanTrap")
+                && event.involved_object.name.as_deref() == Some("trapped")
+                && event.count == Some(1)
+                && event
+                    .message
+                    .as_deref()
+                    .is_some_and(|message| message.starts_with("trap: wasm `unreachable`"))
+        });
+        Ok(told.then_some(()))
+    })
+    .await?;
+    space.delete_pod("trapped").await
 }
 
 /// A native pod that is there all the time.
