@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use containerd_shim_protos::types::mount::Mount;
+use futures::future::{Either, FutureExt as _, select};
 use jail::{
     Child, Filter, JailError, Launch, RefusalKind, Report, Rootfs, RootfsMount, SpawnRequest,
 };
@@ -127,10 +128,19 @@ async fn create(
     let made = trace
         .phase(debug_span!("cgroup"))
         .around(Made::begin(supervisor, &plan, &bundle, files));
-    let mut made = supervisor.totals.timed(Phase::Cgroup, made).await?;
+    let made = Box::pin(supervisor.totals.timed(Phase::Cgroup, made));
+    let from_image = Box::pin(from_image(supervisor, &plan, &trace));
+    // The one waits for the kernel, the other for containerd.
+    let (made, from_image) = match select(made, from_image).await {
+        Either::Left((made, from_image)) => (made, from_image.left_future()),
+        Either::Right((from_image, made)) => {
+            (made.await, std::future::ready(from_image).right_future())
+        }
+    };
+    let mut made = made?;
     let prepared = tokio::select! {
         biased;
-        prepared = prepare(supervisor, &order, &plan, &bundle, &mut made) => prepared.map_err(Stopped::Failed),
+        prepared = prepare(supervisor, &order, &plan, &bundle, &mut made, from_image) => prepared.map_err(Stopped::Failed),
         // What runs for it by then (a compile helper, a runner) is killed by being dropped.
         Ok(()) = given_up => Err(Stopped::GivenUp),
     };
@@ -161,12 +171,24 @@ async fn create(
     Ok(Container::new(parts, main))
 }
 
+/// What the image says of the program; of a pod's own container nobody asks.
+async fn from_image(supervisor: &Supervisor, plan: &Plan, trace: &Trace) -> Outcome<FromImage> {
+    if plan.role == Role::Pod {
+        return Ok(FromImage::Rootfs);
+    }
+    let asked = trace
+        .phase(debug_span!("image"))
+        .around(guest::from_image(&supervisor.containerd, plan));
+    supervisor.totals.timed(Phase::Image, asked).await
+}
+
 async fn prepare(
     supervisor: &Supervisor,
     order: &Order,
     plan: &Plan,
     bundle: &Path,
     made: &mut Made,
+    from_image: impl Future<Output = Outcome<FromImage>>,
 ) -> Outcome<(Child, Runs)> {
     let trace = &order.trace;
     if plan.role == Role::Pod {
@@ -183,10 +205,6 @@ async fn prepare(
         )));
     };
     let totals = &supervisor.totals;
-    let from_image = trace
-        .phase(debug_span!("image"))
-        .around(guest::from_image(&supervisor.containerd, plan));
-    let from_image = totals.timed(Phase::Image, from_image);
     let streams = trace.phase(debug_span!("streams")).around(stdio::open(
         &order.streams,
         &order.id,
