@@ -40,8 +40,9 @@ impl Numbers {
         let file = match open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // It gets its name when it is whole, and the first one wins: others may be counting there already.
-                let temporary = path.with_extension(temporary());
-                // Of a process that had this number before and was killed right here.
+                // Until then it has one of this thread's own. A leftover is of one that had its number, and is dead.
+                let own = rustix::thread::gettid().as_raw_nonzero();
+                let temporary = path.with_extension(format!("new-{own}"));
                 let _ = fs::remove_file(&temporary);
                 let made = page(&temporary).and_then(|_| fs::hard_link(&temporary, path));
                 let _ = fs::remove_file(&temporary);
@@ -115,13 +116,6 @@ impl Drop for Numbers {
         // SAFETY: it was mapped with this length, and nobody has it any more.
         let _ = unsafe { munmap(self.0.as_ptr().cast(), BYTES) };
     }
-}
-
-/// An extension that nobody else on this node takes at this time: threads of this process do the same.
-fn temporary() -> String {
-    static TAKEN: AtomicU64 = AtomicU64::new(0);
-    let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
-    format!("new-{}-{taken}", std::process::id())
 }
 
 /// Makes an empty file of numbers for somebody else to map.
