@@ -10,8 +10,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use plan::numbers::Total;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::totals::Totals;
 
 /// Where the log goes; a copy means the same.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +26,8 @@ struct Written {
     into: Option<(PathBuf, File)>,
     /// The bundles of the containers that are there, by their ids.
     bundles: HashMap<String, PathBuf>,
+    /// Where lines count that nobody took.
+    totals: Totals,
 }
 
 /// Starts logging into the bundle's FIFO; without one (started by hand) nothing is logged before there is a container.
@@ -49,6 +54,11 @@ pub(crate) fn start(bundle: &Path, debug: bool) -> Logs {
 impl Logs {
     fn written(&self) -> MutexGuard<'_, Written> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is lost counts there from now on.
+    pub(crate) fn count_in(&self, totals: &Totals) {
+        self.written().totals = totals.clone();
     }
 
     /// containerd has asked for a container with this bundle: it reads the bundle's FIFO.
@@ -99,15 +109,16 @@ impl Written {
 impl Write for Logs {
     /// Never waits: while containerd is away the pipe fills up, and then lines are lost rather than containers stopped.
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        match self
-            .written()
-            .into
-            .as_mut()
-            .map(|(_, fifo)| fifo.write(line))
-        {
-            Some(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => Err(error),
-            Some(Ok(written)) => Ok(written),
-            Some(Err(_)) | None => Ok(line.len()),
+        let mut written = self.written();
+        let Some((_, fifo)) = &mut written.into else {
+            return Ok(line.len());
+        };
+        match fifo.write(line) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                written.totals.one(Total::LogLineDropped);
+                Ok(line.len())
+            }
+            done => done,
         }
     }
 
@@ -119,6 +130,8 @@ impl Write for Logs {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+
+    use plan::numbers::{TOTALS, Words};
 
     use super::*;
 
@@ -170,13 +183,23 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pipe_holds_nobody_up() {
+    fn a_full_pipe_holds_nobody_up_and_what_is_lost_is_counted() {
+        const LINE: usize = 4096;
         let dir = tempfile::tempdir().expect("temporary directory");
-        let (first, _reader) = bundle(dir.path(), "first");
+        let (first, mut reader) = bundle(dir.path(), "first");
         let mut logs = Logs::default();
+        logs.count_in(&Totals::of(dir.path()));
         logs.there("1", &first);
         for _ in 0..100 {
-            logs.write_all(&[b'x'; 4096]).expect("written or lost");
+            logs.write_all(&[b'x'; LINE]).expect("written or lost");
         }
+        let mut lines = 0;
+        while reader.read(&mut [0; LINE]).is_ok() {
+            lines += 1;
+        }
+        let words = std::fs::read(dir.path().join(TOTALS)).expect("counted");
+        let lost = plan::numbers::Totals(Words::of(&words)).get(Total::LogLineDropped);
+        assert!(lost > 0);
+        assert_eq!(lines + lost, 100);
     }
 }

@@ -297,6 +297,7 @@ async fn run(
     jail::become_subreaper()?;
     let limit = jail::raise_descriptor_limit()?;
     let totals = Totals::of(&config.run);
+    logs.count_in(&totals);
     let (events, delivery) = Events::start(&bootstrap.namespace, &bootstrap.ttrpc_address);
     let supervisor = Arc::new(Supervisor {
         namespace: bootstrap.namespace.clone(),

@@ -289,6 +289,7 @@ async fn every_number_is_what_was_done() -> Result<()> {
         ("compile_duration_seconds_count", 5.0),
         ("compile_failures_total", 0.0),
         ("incidents_dropped_total", 0.0),
+        ("log_lines_dropped_total", 0.0),
     ]
     .into_iter()
     .map(|(name, value)| total(name, value))

@@ -272,6 +272,14 @@ pub(super) static FAMILIES: &[Family] = &[
         samples: |node, out| count(node, out, Total::IncidentDropped),
     },
     Family {
+        name: "log_lines_dropped",
+        unit: None,
+        kind: MetricType::Counter,
+        labels: "",
+        help: "Lines of supervisors' own logs that were lost, because containerd was away or slow to read them",
+        samples: |node, out| count(node, out, Total::LogLineDropped),
+    },
+    Family {
         name: "container_memory",
         unit: Some(Unit::Bytes),
         kind: MetricType::Gauge,

@@ -149,6 +149,8 @@ pub enum Total {
     Fuel,
     /// Incidents that were not told, because too many wait to be.
     IncidentDropped,
+    /// Lines of supervisors' own logs that nobody took in time.
+    LogLineDropped,
     /// Processes that were executed in containers.
     Executed,
     /// Traps of guests whose containers are gone.
@@ -181,6 +183,7 @@ impl Total {
             Self::Fuel => 23,
             Self::IncidentDropped => 24,
             Self::Executed => 25,
+            Self::LogLineDropped => 26,
             Self::Trapped(trap) => 40 + trap as usize,
             Self::Ended(place) => 64 + place as usize,
         }
@@ -211,6 +214,7 @@ pub(super) fn all_words() -> impl Iterator<Item = usize> {
         Total::OomKill,
         Total::Fuel,
         Total::IncidentDropped,
+        Total::LogLineDropped,
         Total::Executed,
     ];
     plain
