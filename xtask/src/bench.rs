@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tools::{Tools, cache_dir};
 
+use crate::test::Programs;
 use crate::tools::{debian, install_by_rename};
 use crate::{build, guests, step};
 
@@ -50,14 +51,23 @@ pub(crate) fn run(base: Option<&str>, arguments: &[String]) -> Result<()> {
 
 /// Builds a program of `test/bench` and runs it.
 pub(crate) fn measure(name: &str, with: impl FnOnce(&mut Command) -> &mut Command) -> Result<()> {
-    compile(&["--release"])?;
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(build::checkout()).args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "bench",
+    ]);
+    step::run("the bench and the floor", &mut cargo)?;
     start(with(&mut program(name, "release")))
 }
 
 /// Prints instructions and sizes, and fails where they are beyond [`build::BOUNDS`]. `shipped` is the directory of the
 /// binaries.
 pub(crate) fn counts(shipped: &Path) -> Result<()> {
-    compile(&[])?;
+    // Its own test has them compiled.
+    Programs::compile()?;
     start(
         program("bench", "debug")
             .arg("--shims")
@@ -65,16 +75,6 @@ pub(crate) fn counts(shipped: &Path) -> Result<()> {
             .arg("--counts")
             .arg(build::checkout().join(build::BOUNDS)),
     )
-}
-
-/// Builds the bench and the floor.
-fn compile(profile: &[&str]) -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(build::checkout())
-        .args(["build", "--locked", "--package", "bench"])
-        .args(profile);
-    step::run("the bench and the floor", &mut cargo)
 }
 
 /// A program of it as it was compiled.

@@ -1,12 +1,12 @@
 //! `cargo xtask e2e`: the suite in a Kubernetes cluster (`test/e2e`).
-use std::process::Command;
+use std::ffi::OsString;
 use std::time::Instant;
 
 use ::tools::Purpose;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::build::{self, Processor, checkout};
-use crate::test::{E2E, Tally};
+use crate::build::{self, Processor};
+use crate::test::{E2E, Programs, Tally, packages};
 use crate::{guests, image, tools};
 
 /// The guests that the suite runs.
@@ -23,28 +23,31 @@ const GUESTS: [&str; 6] = [
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let began = Instant::now();
     guests::build(&GUESTS.map(str::to_owned))?;
-    let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(checkout())
-        .args(["test", "--locked", "--no-fail-fast", "--package", E2E]);
+    let mut environment: Vec<(&str, OsString)> = Vec::new();
     // A cluster that is there already has its own kubelet and its own Sampan.
     if std::env::var_os("KUBECONFIG").is_none() {
         tools::fetch_for(Purpose::E2e)?;
         // A path is taken as it is.
         if std::env::var_os("SAMPAN_KUBELET").is_some_and(|named| named == "older") {
-            cargo.env("SAMPAN_KUBELET", tools::program("kubelet")?);
+            environment.push(("SAMPAN_KUBELET", tools::program("kubelet")?.into()));
         }
         let binaries = build::tried()?;
         // Without the node program the tests that install it are skipped, and say so.
         if binaries.join(build::NODE).exists() {
             let archive = image::pack(Processor::host()?, &binaries, image::REFERENCE)?;
-            cargo.env("SAMPAN_NODE_IMAGE", archive);
+            environment.push(("SAMPAN_NODE_IMAGE", archive.into()));
         }
-        cargo.env("SAMPAN_SHIM_DIR", binaries);
+        environment.push(("SAMPAN_SHIM_DIR", binaries.into()));
     }
+    let packages = packages()?;
+    let suite = packages.iter().find(|package| package.name == E2E);
+    let suite = suite.with_context(|| format!("find the package {E2E}"))?;
+    let programs = Programs::compile()?;
     let mut tally = Tally::default();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let outcome = tally.run("the end-to-end suite", &mut cargo, &arguments);
+    let outcome = programs.run(suite, None, &mut tally, &arguments, |command| {
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+    });
     println!("{}", tally.line(outcome.is_ok(), began.elapsed()));
     if let Err(error) = outcome {
         bail!("{error:#}");

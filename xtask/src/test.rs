@@ -2,14 +2,17 @@
 //!
 //! A step that fails does not keep the others from running, but for what needs its result; the closing lines name what
 //! failed. The last line counts the tests of all runs as cargo does.
+mod programs;
 mod tally;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub(crate) use self::programs::Programs;
 pub(crate) use self::tally::Tally;
 use crate::build::{self, Processor, checkout};
 use crate::{bench, chart, check, guests, step, tools, workflows};
@@ -50,14 +53,21 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     report.step("workflows", workflows::lint);
     report.step("guests", || guests::build(&[]).map(drop));
     let packages = packages()?;
+    let mut programs = None;
     report.step("unit tests", || {
-        let mut command = cargo();
-        command.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
-        for suite in packages.iter().filter(|package| package.suite) {
-            command.args(["--exclude", &suite.name]);
+        let mut failed = Vec::new();
+        let programs = programs.insert(Programs::compile()?);
+        for package in packages.iter().filter(|package| !package.suite) {
+            // Those that are ignored need guests, which are there by now.
+            let ran = programs.run(package, None, &mut tally, &["--include-ignored"], |_| ());
+            failed.extend(ran.err().map(|error| error.to_string()));
         }
-        // Those that are ignored need guests, which are there by now.
-        tally.run("unit tests", &mut command, &["--include-ignored"])
+        let mut examples = cargo();
+        examples.args(["test", "--locked", "--workspace", "--doc", "--"]);
+        let ran = tally.run("examples in documentation", &mut examples, &[]);
+        failed.extend(ran.err().map(|error| error.to_string()));
+        ensure!(failed.is_empty(), "{}", failed.join("; "));
+        Ok(())
     });
     let mut shipped = None;
     report.step("build", || {
@@ -79,20 +89,17 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
             continue;
         };
         report.step(&name, || {
-            let mut command = cargo();
-            command
-                .args(["test", "--locked", "--no-fail-fast"])
-                .args(["--package", suite.package])
-                .env("SAMPAN_SHIM_DIR", shipped);
-            match suite.dense {
-                // A suite has no examples in its documentation, which would each be compiled.
-                None => command.arg("--tests"),
-                Some(tests) => command
-                    .args(tests.iter().flat_map(|test| ["--test", test]))
-                    .env(SCOPE, "dense"),
+            let programs = match &programs {
+                Some(programs) => programs,
+                None => programs.insert(Programs::compile()?),
             };
             // What is ignored here is a known defect, and counts as ignored.
-            tally.run(&name, &mut command, &[])
+            programs.run(suite.package, suite.dense, &mut tally, &[], |command| {
+                command.env("SAMPAN_SHIM_DIR", shipped);
+                if suite.dense.is_some() {
+                    command.env(SCOPE, "dense");
+                }
+            })
         });
     }
 
@@ -127,7 +134,7 @@ const DENSE: [(&str, &[&str]); 2] = [
 
 /// A run of the tests of a package.
 struct Suite<'a> {
-    package: &'a str,
+    package: &'a Package,
     /// These alone, once more, with one supervisor for all.
     dense: Option<&'static [&'static str]>,
 }
@@ -135,26 +142,28 @@ struct Suite<'a> {
 impl Suite<'_> {
     fn name(&self) -> String {
         let scope = if self.dense.is_some() { " dense" } else { "" };
-        format!("suite {}{scope}", self.package)
+        format!("suite {}{scope}", self.package.name)
     }
 }
 
 /// Each suite, and some of their tests in the other scope, unless a scope is chosen for all.
 fn suites(packages: &[Package]) -> Vec<Suite<'_>> {
     let chosen = std::env::var_os(SCOPE).is_some();
-    let twice = DENSE.iter().filter(|_| !chosen);
-    packages
+    let suites = packages
         .iter()
-        .filter(|package| package.suite && package.name != E2E)
-        .map(|package| Suite {
-            package: &package.name,
-            dense: None,
-        })
-        .chain(twice.map(|(package, tests)| Suite {
+        .filter(|package| package.suite && package.name != E2E);
+    let once = suites.clone().map(|package| Suite {
+        package,
+        dense: None,
+    });
+    let twice = suites.filter(|_| !chosen).filter_map(|package| {
+        let (_, tests) = DENSE.iter().find(|(name, _)| *name == package.name)?;
+        Some(Suite {
             package,
             dense: Some(tests),
-        }))
-        .collect()
+        })
+    });
+    once.chain(twice).collect()
 }
 
 struct Report<'a> {
@@ -191,14 +200,16 @@ impl Report<'_> {
     }
 }
 
-struct Package {
-    name: String,
+pub(crate) struct Package {
+    pub(crate) name: String,
+    /// Where it is.
+    directory: PathBuf,
     /// Holds tests of the whole, which want the shipped binaries, guests and root.
     suite: bool,
 }
 
 /// The packages of the workspace. A suite is called `...-tests`; one that comes later is found without a change here.
-fn packages() -> Result<Vec<Package>> {
+pub(crate) fn packages() -> Result<Vec<Package>> {
     let metadata =
         step::output(cargo().args(["metadata", "--locked", "--no-deps", "--format-version=1"]))?;
     let metadata: Value =
@@ -212,6 +223,9 @@ fn packages() -> Result<Vec<Package>> {
             let name = package["name"].as_str()?.to_owned();
             Some(Package {
                 suite: name.ends_with("-tests"),
+                directory: Path::new(package["manifest_path"].as_str()?)
+                    .parent()?
+                    .to_owned(),
                 name,
             })
         })

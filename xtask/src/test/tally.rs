@@ -1,4 +1,4 @@
-//! Counting tests over several runs of cargo.
+//! Counting tests over several programs of them.
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,22 +15,22 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Runs `cargo test`, shows what it says and counts. A test that could not run and said `skipped: why` counts as
+    /// Runs tests, shows what they say and counts. A test that could not run and said `skipped: why` counts as
     /// ignored, not as passed.
     pub(crate) fn run(&mut self, what: &str, command: &mut Command, flags: &[&str]) -> Result<()> {
         let began = Instant::now();
         let mut child = command
             // Output of tests that passed, which is where the skipped ones say why.
-            .args(["--", "--show-output"])
+            .arg("--show-output")
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {what}"))?;
-        let stdout = child.stdout.take().context("take the output of cargo")?;
+        let stdout = child.stdout.take().context("take its output")?;
         let mut reader = Reader::default();
         for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.context("read the output of cargo")?;
+            let line = line.context("read its output")?;
             let line = String::from_utf8_lossy(&line);
             if self.note(&mut reader, &line) {
                 eprintln!("{line}");
@@ -38,7 +38,7 @@ impl Tally {
         }
         let status = child.wait().with_context(|| format!("wait for {what}"))?;
         if !status.success() {
-            bail!("{what}: cargo ended with {status}");
+            bail!("{what}: ended with {status}");
         }
         eprintln!("    {:.1} s", began.elapsed().as_secs_f64());
         Ok(())
