@@ -235,5 +235,8 @@ pub(crate) fn packages() -> Result<Vec<Package>> {
 fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(checkout());
+    // Set for this program by the cargo that runs it: build scripts that ask for it (ring's) would be run again for each
+    // checkout, and all that needs them compiled again.
+    command.env_remove("CARGO_MANIFEST_DIR");
     command
 }
