@@ -22,14 +22,13 @@ pub(crate) struct Containerd {
     namespace: String,
     channel: OnceCell<Channel>,
     content: OnceCell<PathBuf>,
-    first: Option<First>,
 }
 
-/// What is asked before Create comes, of a container that has its supervisor for itself.
-struct First {
+/// What containerd has recorded of a container, asked once: before Create comes, where there is time for that, or then.
+/// What fails is asked again.
+pub(crate) struct Recorded {
     id: String,
-    /// The name of its image.
-    image_of: OnceCell<String>,
+    name: OnceCell<String>,
     image: OnceCell<Option<NamedImage>>,
 }
 
@@ -41,33 +40,13 @@ pub(crate) struct NamedImage {
 }
 
 impl Containerd {
-    /// `only` is the container that the supervisor was started for, where it serves no pod: a pod's container comes later
-    /// and its image may be another by then.
-    pub(crate) fn new(address: &str, namespace: &str, only: Option<&str>) -> Self {
+    pub(crate) fn new(address: &str, namespace: &str) -> Self {
         Self {
             address: address.trim_start_matches("unix://").into(),
             namespace: namespace.to_owned(),
             channel: OnceCell::new(),
             content: OnceCell::new(),
-            first: only.map(|id| First {
-                id: id.to_owned(),
-                image_of: OnceCell::new(),
-                image: OnceCell::new(),
-            }),
         }
-    }
-
-    /// Asks what Create will want to know, while containerd is still on its way to Create. What fails is asked again
-    /// then, and told.
-    pub(crate) async fn ask_early(&self) {
-        let image = async {
-            if let Some(first) = &self.first {
-                let name = self.image_of(&first.id).await?;
-                self.image(&name).await?;
-            }
-            Outcome::Ok(())
-        };
-        let _ = tokio::join!(self.content(), image);
     }
 
     async fn channel(&self) -> Outcome<Channel> {
@@ -99,15 +78,7 @@ impl Containerd {
 
     /// The name of the image that the container was made of, as containerd's record has it;
     /// empty for a container made of a plain rootfs.
-    pub(crate) async fn image_of(&self, container: &str) -> Outcome<String> {
-        let ask = || self.ask_image_of(container);
-        match self.first.as_ref().filter(|first| first.id == container) {
-            Some(first) => first.image_of.get_or_try_init(ask).await.cloned(),
-            None => ask().await,
-        }
-    }
-
-    async fn ask_image_of(&self, container: &str) -> Outcome<String> {
+    async fn image_of(&self, container: &str) -> Outcome<String> {
         let request = self.request(GetContainerRequest {
             id: container.to_owned(),
         })?;
@@ -123,15 +94,6 @@ impl Containerd {
 
     /// The image of that name, if there is one.
     pub(crate) async fn image(&self, name: &str) -> Outcome<Option<NamedImage>> {
-        let ask = || self.ask_image(name);
-        let is_its = |first: &&First| first.image_of.get().is_some_and(|image| image == name);
-        match self.first.as_ref().filter(is_its) {
-            Some(first) => first.image.get_or_try_init(ask).await.cloned(),
-            None => ask().await,
-        }
-    }
-
-    async fn ask_image(&self, name: &str) -> Outcome<Option<NamedImage>> {
         if name.is_empty() {
             return Ok(None);
         }
@@ -197,6 +159,28 @@ impl Containerd {
                 })
         };
         self.content.get_or_try_init(ask).await.cloned()
+    }
+}
+
+impl Recorded {
+    pub(crate) fn of(container: &str) -> Self {
+        Self {
+            id: container.to_owned(),
+            name: OnceCell::new(),
+            image: OnceCell::new(),
+        }
+    }
+
+    /// The name of its image; empty for a container made of a plain rootfs.
+    pub(crate) async fn name(&self, containerd: &Containerd) -> Outcome<&str> {
+        let ask = || containerd.image_of(&self.id);
+        self.name.get_or_try_init(ask).await.map(String::as_str)
+    }
+
+    /// The image that has that name, if one still has.
+    pub(crate) async fn image(&self, containerd: &Containerd) -> Outcome<Option<&NamedImage>> {
+        let ask = || async { containerd.image(self.name(containerd).await?).await };
+        self.image.get_or_try_init(ask).await.map(Option::as_ref)
     }
 }
 

@@ -72,7 +72,7 @@ fn abandon(socket: &Path, id: &str) {
     };
     let question = Question {
         method: "Delete",
-        metadata: peer::ABANDONED,
+        metadata: (peer::ABANDONED, ""),
         message: &request,
         within: ANSWER,
     };

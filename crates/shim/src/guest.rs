@@ -11,7 +11,7 @@ use image::{
 use plan::{Digest, GuestPlan, IMAGE_NAME, MountPlan, MountSource, Plan};
 
 use crate::compile::blocking;
-use crate::containerd::{Containerd, NamedImage};
+use crate::containerd::{Containerd, NamedImage, Recorded};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::reference;
 
@@ -82,16 +82,19 @@ pub(crate) enum FromImage {
 }
 
 /// Asks containerd for the image of the container and follows it to the guest.
-pub(crate) async fn from_image(containerd: &Containerd, plan: &Plan) -> Outcome<FromImage> {
-    let (recorded, content) =
-        tokio::join!(containerd.image_of(plan.id.as_str()), containerd.content());
+pub(crate) async fn from_image(
+    containerd: &Containerd,
+    record: &Recorded,
+    plan: &Plan,
+) -> Outcome<FromImage> {
+    let (recorded, content) = tokio::join!(record.name(containerd), containerd.content());
     let (recorded, content) = (recorded?, Content::new(content?));
     if recorded.is_empty() && plan.image_name.is_none() {
         // Made of a plain directory (`ctr run --rootfs`).
         return Ok(FromImage::Rootfs);
     }
     let host = Platform::host();
-    let named = named(containerd, plan, &recorded).await?;
+    let named = named(containerd, record, plan).await?;
     let by_name = match &named {
         Some(image) => Some(
             image::guest_of(&content, &target(image)?, &host)
@@ -110,10 +113,10 @@ pub(crate) async fn from_image(containerd: &Containerd, plan: &Plan) -> Outcome<
         _ => image::resolve(
             &content,
             None,
-            &same_id(containerd, &content, &recorded, &host).await?,
+            &same_id(containerd, &content, recorded, &host).await?,
             &host,
         )
-        .map_err(|error| in_image(plan.image_name.as_deref().unwrap_or(&recorded), &error))?,
+        .map_err(|error| in_image(plan.image_name.as_deref().unwrap_or(recorded), &error))?,
     };
     Ok(match guest {
         ImageGuest::Layer { digest, .. } => FromImage::Layer(Bytes {
@@ -215,8 +218,8 @@ fn in_volume(entry: &str, mounts: &[MountPlan]) -> Option<Result<Found, EntryErr
 /// what is recorded may be another image's name (field notes: image-id confusion).
 async fn named(
     containerd: &Containerd,
+    record: &Recorded,
     plan: &Plan,
-    recorded: &str,
 ) -> Outcome<Option<NamedImage>> {
     match &plan.image_name {
         Some(written) => {
@@ -232,7 +235,7 @@ async fn named(
             );
             Ok(None)
         }
-        None => containerd.image(recorded).await,
+        None => record.image(containerd).await.map(Option::<&_>::cloned),
     }
 }
 

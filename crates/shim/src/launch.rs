@@ -19,10 +19,10 @@ use jail::{
 };
 use plan::numbers::{Phase, Total};
 use plan::{Options, Plan, Role};
-use tokio::sync::oneshot;
 use tracing::debug_span;
 
 use crate::container::{Container, Parts, Runs};
+use crate::containerd::Recorded;
 use crate::failure::{Failure, Kind, Outcome, of_jail, of_refusal};
 use crate::guest::{self, FromImage, Program};
 use crate::incidents;
@@ -30,7 +30,7 @@ use crate::node;
 use crate::pod::PodFiles;
 use crate::process::Process;
 use crate::stdio::{self, Streams};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Reserved, Supervisor};
 use crate::totals;
 use crate::trace::{self, Trace};
 
@@ -61,10 +61,10 @@ pub(crate) async fn admit(supervisor: &Supervisor, order: Order) -> Outcome<Arc<
     let id = order.id.clone();
     let bundle = order.bundle.clone();
     let totals = &supervisor.totals;
-    let given_up = supervisor
+    let reserved = supervisor
         .reserve(&id, &bundle)
         .inspect_err(|failure| totals.one(Total::Refused(failure.cause())))?;
-    match create(supervisor, order, given_up).await {
+    match create(supervisor, order, reserved).await {
         Ok(container) => {
             let container = Arc::new(container);
             totals.one(Total::Created(container.runs.role()));
@@ -107,7 +107,7 @@ impl From<Failure> for Stopped {
 async fn create(
     supervisor: &Supervisor,
     order: Order,
-    given_up: oneshot::Receiver<()>,
+    Reserved { record, given_up }: Reserved,
 ) -> Result<Container, Stopped> {
     let bundle = PathBuf::from(&order.bundle);
     let trace = order.trace.clone();
@@ -129,7 +129,7 @@ async fn create(
         .phase(debug_span!("cgroup"))
         .around(Made::begin(supervisor, &plan, &bundle, files));
     let made = Box::pin(supervisor.totals.timed(Phase::Cgroup, made));
-    let from_image = Box::pin(from_image(supervisor, &plan, &trace));
+    let from_image = Box::pin(from_image(supervisor, &record, &plan, &trace));
     // The one waits for the kernel, the other for containerd.
     let (made, from_image) = match select(made, from_image).await {
         Either::Left((made, from_image)) => (made, from_image.left_future()),
@@ -172,13 +172,20 @@ async fn create(
 }
 
 /// What the image says of the program; of a pod's own container nobody asks.
-async fn from_image(supervisor: &Supervisor, plan: &Plan, trace: &Trace) -> Outcome<FromImage> {
+async fn from_image(
+    supervisor: &Supervisor,
+    record: &Recorded,
+    plan: &Plan,
+    trace: &Trace,
+) -> Outcome<FromImage> {
     if plan.role == Role::Pod {
         return Ok(FromImage::Rootfs);
     }
-    let asked = trace
-        .phase(debug_span!("image"))
-        .around(guest::from_image(&supervisor.containerd, plan));
+    let asked = trace.phase(debug_span!("image")).around(guest::from_image(
+        &supervisor.containerd,
+        record,
+        plan,
+    ));
     supervisor.totals.timed(Phase::Image, asked).await
 }
 

@@ -16,7 +16,8 @@ use containerd_shim_protos::ttrpc::{Code, Request, Response, Status};
 
 /// The service of which it is asked.
 const SERVICE: &str = "containerd.task.v3.Task";
-/// The metadata of a Connect request by which `start` announces a container: the supervisor waits for its Create.
+/// The metadata of a Connect request by which `start` announces a container: the supervisor waits for its Create. Its
+/// value is the bundle.
 pub(crate) const ANNOUNCED: &str = "sampan.dev/announced";
 /// The metadata of a Delete request by which `delete` gives a container up, in whatever state it is.
 pub(crate) const ABANDONED: &str = "sampan.dev/abandoned";
@@ -24,7 +25,7 @@ pub(crate) const ABANDONED: &str = "sampan.dev/abandoned";
 /// A request of the Task service, and what it means beyond its message.
 pub(crate) struct Question<'a, M> {
     pub(crate) method: &'a str,
-    pub(crate) metadata: &'a str,
+    pub(crate) metadata: (&'a str, &'a str),
     pub(crate) message: &'a M,
     /// How long each step of the exchange may take.
     pub(crate) within: Duration,
@@ -57,7 +58,8 @@ impl<M: Message> Question<'_, M> {
     /// A header and a request (ttrpc's `PROTOCOL.md`, "Message Frame").
     fn frame(&self) -> io::Result<Vec<u8>> {
         let mut context = Context::default();
-        context.add(self.metadata.to_owned(), String::new());
+        let (name, value) = self.metadata;
+        context.add(name.to_owned(), value.to_owned());
         let request = Request {
             service: SERVICE.to_owned(),
             method: self.method.to_owned(),

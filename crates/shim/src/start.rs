@@ -46,14 +46,6 @@ impl Group {
             Self::Pod(name) | Self::Container(name) | Self::Node(name) => name,
         }
     }
-
-    /// The one container, where there will be no other.
-    pub(crate) fn only(&self) -> Option<&str> {
-        match self {
-            Self::Container(id) => Some(id),
-            Self::Pod(_) | Self::Node(_) => None,
-        }
-    }
 }
 
 /// The part of `config.json` that decides who is together; the rest is read in Create.
@@ -82,7 +74,7 @@ pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
     // `delete` finds the socket by it.
     fs::write(bundle.join("address"), &address)
         .context("write the file `address` of the bundle")?;
-    let Some(listener) = listener(path, &bootstrap.id)? else {
+    let Some(listener) = listener(path, &bootstrap.id, &bundle)? else {
         return info::print(&bootstrap.answer(&address)?);
     };
     match jail::fork_daemon(&listener)? {
@@ -103,14 +95,15 @@ pub(crate) fn command(scope: Scope, flags: &Flags) -> anyhow::Result<()> {
 }
 
 /// The socket to serve, or none where a supervisor serves it that now waits for this container.
-fn listener(path: &Path, id: &str) -> anyhow::Result<Option<UnixListener>> {
+fn listener(path: &Path, id: &str, bundle: &Path) -> anyhow::Result<Option<UnixListener>> {
     let at = |what: &str| format!("{what} the supervisor at {}", path.display());
     let mut why = String::new();
     for _ in 0..ATTEMPTS {
         match socket::claim(path).with_context(|| format!("listen on {}", path.display()))? {
             Claim::Ours(listener) => return Ok(Some(listener)),
             Claim::Theirs(supervisor) => {
-                match announce(supervisor, id).with_context(|| at("announce the container to"))? {
+                let announced = announce(supervisor, id, bundle);
+                match announced.with_context(|| at("announce the container to"))? {
                     Announced::Expected => return Ok(None),
                     Announced::TooLate(reason) => why = reason,
                 }
@@ -132,14 +125,14 @@ enum Announced {
 }
 
 /// Tells a supervisor to wait for this container: it would end with its last one.
-fn announce(supervisor: UnixStream, id: &str) -> anyhow::Result<Announced> {
+fn announce(supervisor: UnixStream, id: &str, bundle: &Path) -> anyhow::Result<Announced> {
     let request = ConnectRequest {
         id: id.to_owned(),
         ..Default::default()
     };
     let question = Question {
         method: "Connect",
-        metadata: peer::ANNOUNCED,
+        metadata: (peer::ANNOUNCED, &bundle.to_string_lossy()),
         message: &request,
         within: ANSWER,
     };
@@ -169,6 +162,11 @@ fn pod(bundle: &Path, id: &str) -> anyhow::Result<Group> {
         || Group::Container(id.to_owned()),
         |pod| Group::Pod(pod.clone()),
     ))
+}
+
+/// Whether the container of this bundle is in no pod; false where that cannot be seen.
+pub(crate) fn alone(bundle: &Path) -> bool {
+    matches!(pod(bundle, ""), Ok(Group::Container(_)))
 }
 
 fn everybody(bootstrap: &Bootstrap, configuration: &Configuration) -> anyhow::Result<Group> {
@@ -218,5 +216,7 @@ mod tests {
             pod(dir.path(), "c1").expect("valid"),
             Group::Container("c1".to_owned())
         );
+        let alone_in = [dir.path(), empty.path(), Path::new("/none")].map(alone);
+        assert_eq!(alone_in, [true, false, false]);
     }
 }

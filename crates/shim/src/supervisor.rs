@@ -24,7 +24,7 @@ use crate::bootstrap::Bootstrap;
 use crate::compile::blocking;
 use crate::connection::Connections;
 use crate::container::{Container, Runs};
-use crate::containerd::Containerd;
+use crate::containerd::{Containerd, Recorded};
 use crate::events::Events;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::flights::Flights;
@@ -77,10 +77,17 @@ struct Containers {
 /// A container, or the promise of one, by which a second Create is refused.
 enum Slot {
     /// `start` has announced it, at that moment.
-    Expected(Instant),
+    Expected(Instant, Arc<Recorded>),
     /// The sender is gone once containerd has given it up.
     Creating(Option<oneshot::Sender<()>>),
     There(Arc<Container>),
+}
+
+/// A place for a container that is about to be made.
+pub(crate) struct Reserved {
+    pub(crate) record: Arc<Recorded>,
+    /// Hears when containerd gives the container up meanwhile.
+    pub(crate) given_up: oneshot::Receiver<()>,
 }
 
 impl Supervisor {
@@ -111,8 +118,13 @@ impl Supervisor {
         }
     }
 
-    /// Waits for a container that `start` announces, for a while.
-    pub(crate) fn expect(self: &Arc<Self>, id: &str) -> Outcome<()> {
+    /// Waits for a container that `start` announces, for a while. `alone` tells whether it is in no pod: a pod's own
+    /// container has an image that nobody asks for.
+    pub(crate) fn expect(
+        self: &Arc<Self>,
+        id: &str,
+        alone: impl FnOnce() -> bool + Send + 'static,
+    ) -> Outcome<()> {
         let mut containers = self.containers();
         if containers.socket.is_none() {
             return Err(Failure::new(Kind::Unavailable, "the supervisor ends"));
@@ -122,7 +134,9 @@ impl Supervisor {
         }
         containers.one_more(self.room)?;
         let now = Instant::now();
-        containers.slots.insert(id.to_owned(), Slot::Expected(now));
+        let record = Arc::new(Recorded::of(id));
+        let slot = Slot::Expected(now, record.clone());
+        containers.slots.insert(id.to_owned(), slot);
         // The supervisor does not wait for it to end.
         let (this, id) = (Arc::downgrade(self), id.to_owned());
         tokio::spawn(async move {
@@ -133,14 +147,30 @@ impl Supervisor {
                 this.end_if_empty();
             }
         });
+        let this = self.clone();
+        tokio::spawn(async move {
+            // Who announces it is answered first.
+            tokio::task::yield_now().await;
+            this.ask_early(&record, alone).await;
+        });
         Ok(())
+    }
+
+    /// Asks containerd what Create will want to know, while that is on its way. What fails is asked again then, and told.
+    async fn ask_early(&self, record: &Recorded, alone: impl FnOnce() -> bool) {
+        let image = async {
+            if alone() {
+                let _ = record.image(&self.containerd).await;
+            }
+        };
+        let _ = tokio::join!(self.containerd.content(), image);
     }
 
     /// Whether it was expected, by the announcement that is meant.
     fn expect_no_more(&self, id: &str, is_meant: impl FnOnce(Instant) -> bool) -> bool {
         let mut containers = self.containers();
         let expected = match containers.slots.get(id) {
-            Some(Slot::Expected(announced)) => is_meant(*announced),
+            Some(Slot::Expected(announced, _)) => is_meant(*announced),
             _ => false,
         };
         if expected {
@@ -149,25 +179,27 @@ impl Supervisor {
         expected
     }
 
-    /// Takes an id for a container that is about to be made. The receiver hears when containerd gives it up
-    /// meanwhile.
-    pub(crate) fn reserve(&self, id: &str, bundle: &str) -> Outcome<oneshot::Receiver<()>> {
+    /// Takes an id for a container that is about to be made.
+    pub(crate) fn reserve(&self, id: &str, bundle: &str) -> Outcome<Reserved> {
         let mut containers = self.containers();
-        match containers.slots.get(id) {
-            None => containers.one_more(self.room)?,
-            Some(Slot::Expected(_)) => {}
+        let record = match containers.slots.get(id) {
+            None => {
+                containers.one_more(self.room)?;
+                Arc::new(Recorded::of(id))
+            }
+            Some(Slot::Expected(_, record)) => record.clone(),
             Some(Slot::Creating(_) | Slot::There(_)) => {
                 return Err(Failure::new(
                     Kind::Exists,
                     format!("container {id} exists already"),
                 ));
             }
-        }
+        };
         let (sender, given_up) = oneshot::channel();
         let slot = Slot::Creating(Some(sender));
         containers.slots.insert(id.to_owned(), slot);
         self.logs.there(id, bundle);
-        Ok(given_up)
+        Ok(Reserved { record, given_up })
     }
 
     /// Fills the reserved place.
@@ -251,7 +283,7 @@ impl Containers {
                     served.containers += 1;
                     served.execs += container.count_execs();
                 }
-                Slot::Expected(_) | Slot::Creating(_) => served.containers += 1,
+                Slot::Expected(..) | Slot::Creating(_) => served.containers += 1,
             }
         }
         room.for_one_more(served)
@@ -303,7 +335,7 @@ async fn run(
         namespace: bootstrap.namespace.clone(),
         traces: Traces::new(&config.run),
         config,
-        containerd: Containerd::new(&bootstrap.grpc_address, &bootstrap.namespace, group.only()),
+        containerd: Containerd::new(&bootstrap.grpc_address, &bootstrap.namespace),
         events,
         flights: Flights::default(),
         totals,
@@ -319,12 +351,11 @@ async fn run(
         over: Notify::new(),
     });
     // Others may come and go before the one for which it was started.
-    let _ = supervisor.expect(&bootstrap.id);
+    let alone = matches!(group, Group::Container(_));
+    let _ = supervisor.expect(&bootstrap.id, move || alone);
     let connections = Connections::new();
     let mut server = services(listener, &connections, &supervisor)?;
     server.start().await.context("serve containerd")?;
-    let early = supervisor.clone();
-    tokio::spawn(async move { early.containerd.ask_early().await });
     tracing::info!(
         namespace = bootstrap.namespace,
         id = bootstrap.id,

@@ -1,5 +1,6 @@
 //! containerd's Task service: wire types in, wire types out; nothing of them goes further.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -32,7 +33,7 @@ use crate::process::{Exit, Phase, Process};
 use crate::stdio::Streams;
 use crate::supervisor::Supervisor;
 use crate::trace::Trace;
-use crate::{incidents, on_term, oom, options, peer, stats, update};
+use crate::{incidents, on_term, oom, options, peer, start, stats, update};
 
 pub(crate) struct TaskService {
     supervisor: Arc<Supervisor>,
@@ -451,8 +452,10 @@ impl Task for TaskService {
         context: &TtrpcContext,
         request: ConnectRequest,
     ) -> ttrpc::Result<ConnectResponse> {
-        if context.metadata.contains_key(peer::ANNOUNCED) {
-            answer(self.supervisor.expect(&request.id))?;
+        if let Some(bundle) = context.metadata.get(peer::ANNOUNCED) {
+            let bundle = bundle.concat();
+            let alone = move || start::alone(Path::new(&bundle));
+            answer(self.supervisor.expect(&request.id, alone))?;
         }
         // containerd asks an empty supervisor too, when it finds it again.
         let task_pid = self
