@@ -67,7 +67,7 @@ pub(crate) fn measure(name: &str, with: impl FnOnce(&mut Command) -> &mut Comman
 /// binaries.
 pub(crate) fn counts(shipped: &Path) -> Result<()> {
     // Its own test has them compiled.
-    Programs::compile()?;
+    Programs::compile(None)?;
     start(
         program("bench", "debug")
             .arg("--shims")

@@ -25,7 +25,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     guests::build(&GUESTS.map(str::to_owned))?;
     let mut environment: Vec<(&str, OsString)> = Vec::new();
     // A cluster that is there already has its own kubelet and its own Sampan.
-    if std::env::var_os("KUBECONFIG").is_none() {
+    let theirs = std::env::var_os("KUBECONFIG").is_some();
+    if !theirs {
         tools::fetch_for(Purpose::E2e)?;
         // A path is taken as it is.
         if std::env::var_os("SAMPAN_KUBELET").is_some_and(|named| named == "older") {
@@ -42,7 +43,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let packages = packages()?;
     let suite = packages.iter().find(|package| package.name == E2E);
     let suite = suite.with_context(|| format!("find the package {E2E}"))?;
-    let programs = Programs::compile()?;
+    let programs = Programs::compile(theirs.then_some(suite))?;
     let mut tally = Tally::default();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = programs.run(suite, None, &mut tally, &arguments, |command| {

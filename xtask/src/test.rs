@@ -56,7 +56,7 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     let mut programs = None;
     report.step("unit tests", || {
         let mut failed = Vec::new();
-        let programs = programs.insert(Programs::compile()?);
+        let programs = programs.insert(Programs::compile(None)?);
         for package in packages.iter().filter(|package| !package.suite) {
             // Those that are ignored need guests, which are there by now.
             let ran = programs.run(package, None, &mut tally, &["--include-ignored"], |_| ());
@@ -91,7 +91,7 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
         report.step(&name, || {
             let programs = match &programs {
                 Some(programs) => programs,
-                None => programs.insert(Programs::compile()?),
+                None => programs.insert(Programs::compile(None)?),
             };
             // What is ignored here is a known defect, and counts as ignored.
             programs.run(suite.package, suite.dense, &mut tally, &[], |command| {

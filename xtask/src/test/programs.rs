@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Package, Tally, cargo};
 use crate::step;
 
-/// Every program of tests of the workspace.
+/// Programs of tests.
 pub(crate) struct Programs(Vec<Program>);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -21,11 +21,17 @@ struct Program {
 }
 
 impl Programs {
-    /// Compiles them, and the programs that are under test.
-    pub(crate) fn compile() -> Result<Self> {
-        step::say("all tests (some minutes the first time)");
-        let built = cargo()
-            .args(["test", "--locked", "--workspace", "--no-run"])
+    /// Compiles those of the workspace, and the programs that are under test; or those of one package, where none of
+    /// another will run.
+    pub(crate) fn compile(only: Option<&Package>) -> Result<Self> {
+        step::say("the tests (some minutes the first time)");
+        let mut cargo = cargo();
+        match only {
+            Some(package) => cargo.args(["test", "--package", &package.name]),
+            None => cargo.args(["test", "--workspace"]),
+        };
+        let built = cargo
+            .args(["--locked", "--no-run"])
             .arg("--message-format=json-render-diagnostics")
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
