@@ -126,7 +126,11 @@ fn one(dir: &Path, root: &Path, files: &mut Files) -> Option<(Record, Container)
         .then(|| files.read(&dir.join(PAGE)))
         .flatten()
         .map(|bytes| Page(Words::of(bytes)));
-    let used = Used::of(&record.counted, root, files);
+    let used = match role {
+        // It runs nothing.
+        Role::Pod => Used::default(),
+        Role::Wasm | Role::Native => Used::of(&record.counted, root, files),
+    };
     let container = Container {
         name: Name::of(&record.labels, dir)?,
         role,
@@ -158,6 +162,7 @@ impl Name {
 }
 
 /// What the kernel counts.
+#[derive(Default)]
 struct Used {
     memory: Option<u64>,
     limit: Option<u64>,

@@ -54,7 +54,7 @@ fn node(root: &Path) -> Numbers {
         "k8s.io/p1",
         r#"{"namespace": "shop", "pod": "web-1", "uid": "u", "holder": true}"#,
         r#"{"pid": 12, "start_time": 500}"#,
-        "/none",
+        "/sys/fs/cgroup/pod/c1",
     );
     record("default/alone", "{}", alive, "/none");
     write(&run.join("default/broken/record.json"), "{");
@@ -123,6 +123,8 @@ fn each_number_is_told_with_its_labels() {
     }
     // No limit, no series; a guest that serves nobody has none of servers.
     assert!(!text.contains("sampan_container_memory_limit_bytes{"));
+    // The pod's own.
+    assert!(!text.contains(r#"container="""#));
     assert!(!text.contains(r#"container="alone",code"#), "{text}");
     assert!(!text.contains(r#"code="1""#), "{text}");
 }
