@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use containerd_shim::{Flags, StartOpts};
-use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
+use containerd_shim_protos::api::{ConnectRequest, DeleteRequest, DeleteResponse};
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use plan::{CgroupDriver, CgroupPlan, ContainerId};
 
@@ -22,6 +22,8 @@ use crate::{info, node, peer, socket, totals};
 const KILLED: u32 = 137;
 /// How long a supervisor may take to give a container up; containerd gives this command five seconds.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long it may take to show whether it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     let bundle = if flags.bundle.is_empty() {
@@ -49,7 +51,7 @@ pub(crate) fn command(flags: &Flags) -> anyhow::Result<()> {
     let own = dir.read();
     remove(id.as_str(), &dir, own.as_ref(), &bundle, &mut results);
     // Other containers may still have their supervisor there.
-    let removed = socket::remove_dead(&socket);
+    let removed = socket::remove_dead(&socket, |supervisor| stays(supervisor, id.as_str()));
     results.push(removed.with_context(|| format!("remove {}", socket.display())));
     results.into_iter().collect::<anyhow::Result<()>>()?;
     let answer = DeleteResponse {
@@ -72,13 +74,28 @@ fn abandon(socket: &Path, id: &str) {
     };
     let question = Question {
         method: "Delete",
-        metadata: (peer::ABANDONED, ""),
+        metadata: Some((peer::ABANDONED, "")),
         message: &request,
         within: ANSWER,
     };
     if let Ok(supervisor) = UnixStream::connect(socket) {
         let _ = question.ask(supervisor);
     }
+}
+
+/// Whether a supervisor that can be reached will be there: one that is being killed hangs up.
+fn stays(supervisor: UnixStream, id: &str) -> bool {
+    let request = ConnectRequest {
+        id: id.to_owned(),
+        ..Default::default()
+    };
+    let question = Question {
+        method: "Connect",
+        metadata: None,
+        message: &request,
+        within: SIGN_OF_LIFE,
+    };
+    question.is_heard(supervisor)
 }
 
 /// Removes all other containers of a supervisor that is dead. containerd calls `delete` for the pods' own containers alone

@@ -3,7 +3,7 @@
 //! They ask with nothing but the socket: tokio keeps descriptors of its own in a process for good, and `start`, when the
 //! answer is that the supervisor ends, forks one that begins with all of them closed ([`jail::fork_daemon`]).
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -22,10 +22,11 @@ pub(crate) const ANNOUNCED: &str = "sampan.dev/announced";
 /// The metadata of a Delete request by which `delete` gives a container up, in whatever state it is.
 pub(crate) const ABANDONED: &str = "sampan.dev/abandoned";
 
-/// A request of the Task service, and what it means beyond its message.
+/// A request of the Task service.
 pub(crate) struct Question<'a, M> {
     pub(crate) method: &'a str,
-    pub(crate) metadata: (&'a str, &'a str),
+    /// A name and its value, by which it means more than its message.
+    pub(crate) metadata: Option<(&'a str, &'a str)>,
     pub(crate) message: &'a M,
     /// How long each step of the exchange may take.
     pub(crate) within: Duration,
@@ -55,11 +56,21 @@ impl<M: Message> Question<'_, M> {
         })
     }
 
+    /// Whether the supervisor on the other side does not hang up instead of an answer. One that is slow does not.
+    pub(crate) fn is_heard(&self, supervisor: UnixStream) -> bool {
+        use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let hangs_up = |error: &io::Error| {
+            matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+        };
+        !self.ask(supervisor).is_err_and(|error| hangs_up(&error))
+    }
+
     /// A header and a request (ttrpc's `PROTOCOL.md`, "Message Frame").
     fn frame(&self) -> io::Result<Vec<u8>> {
         let mut context = Context::default();
-        let (name, value) = self.metadata;
-        context.add(name.to_owned(), value.to_owned());
+        if let Some((name, value)) = self.metadata {
+            context.add(name.to_owned(), value.to_owned());
+        }
         let request = Request {
             service: SERVICE.to_owned(),
             method: self.method.to_owned(),

@@ -34,15 +34,30 @@ pub(crate) fn claim(path: &Path) -> io::Result<Claim> {
     }
 }
 
-/// Takes a socket away on which nobody listens any more; that there is none is fine.
-pub(crate) fn remove_dead(path: &Path) -> io::Result<()> {
-    let _locked = match lock(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        locked => locked?,
-    };
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
-        _ => Ok(()),
+/// Takes a socket away on which nobody listens any more; that there is none is fine. Who listens is asked whether it
+/// stays: of a supervisor that is being killed threads may still end, which have its socket until then.
+pub(crate) fn remove_dead(
+    path: &Path,
+    mut stays: impl FnMut(UnixStream) -> bool,
+) -> io::Result<()> {
+    loop {
+        let listens = {
+            let _locked = match lock(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                locked => locked?,
+            };
+            match UnixStream::connect(path) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    return fs::remove_file(path);
+                }
+                Err(_) => return Ok(()),
+                Ok(listens) => listens,
+            }
+        };
+        // Not under the lock, which it may need for its answer.
+        if stays(listens) {
+            return Ok(());
+        }
     }
 }
 
@@ -69,14 +84,25 @@ mod tests {
     fn one_supervisor_serves_a_socket_and_a_dead_ones_is_replaced() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("s/socket");
-        remove_dead(&path).expect("not even a directory");
+        let nobody = |_| panic!("nobody listens");
+        remove_dead(&path, nobody).expect("not even a directory");
         let first = ours(claim(&path).expect("binds")).expect("nobody serves it");
         assert!(ours(claim(&path).expect("connects")).is_none());
-        remove_dead(&path).expect("it is served");
+        remove_dead(&path, |_| true).expect("it is served");
         assert!(path.exists());
         drop(first);
         assert!(ours(claim(&path).expect("binds again")).is_some());
-        remove_dead(&path).expect("removed");
+        remove_dead(&path, nobody).expect("removed");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn of_one_that_ends_while_it_is_asked_nothing_stays() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("socket");
+        let mut ends = ours(claim(&path).expect("binds"));
+        let asked = remove_dead(&path, |_| ends.take().is_none());
+        asked.expect("removed");
         assert!(!path.exists());
     }
 

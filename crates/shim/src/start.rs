@@ -132,7 +132,7 @@ fn announce(supervisor: UnixStream, id: &str, bundle: &Path) -> anyhow::Result<A
     };
     let question = Question {
         method: "Connect",
-        metadata: (peer::ANNOUNCED, &bundle.to_string_lossy()),
+        metadata: Some((peer::ANNOUNCED, &bundle.to_string_lossy())),
         message: &request,
         within: ANSWER,
     };
