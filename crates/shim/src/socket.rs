@@ -54,7 +54,7 @@ pub(crate) fn remove_dead(
                 Ok(listens) => listens,
             }
         };
-        // Not under the lock, which it may need for its answer.
+        // Not under the lock: `start` would wait for the answer too.
         if stays(listens) {
             return Ok(());
         }
