@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::time::Instant;
 
 use ::tools::Purpose;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::build::{self, Processor};
 use crate::test::{E2E, Programs, Tally, packages};
@@ -50,8 +50,5 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         command.envs(environment.iter().map(|(name, value)| (name, value)));
     });
     println!("{}", tally.line(outcome.is_ok(), began.elapsed()));
-    if let Err(error) = outcome {
-        bail!("{error:#}");
-    }
-    Ok(())
+    outcome
 }

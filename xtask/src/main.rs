@@ -27,6 +27,7 @@ mod tools;
 mod workflows;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -175,8 +176,19 @@ enum Check {
     Engine,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Without the backtrace that an error may carry: it would be the end of a log, and say nothing.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Tools => tools::run(),
         Command::Guests { names } => guests::run(&names),
         Command::Build {

@@ -18,7 +18,7 @@ impl Tally {
     /// Runs tests, shows what they say and counts. A test that could not run and said `skipped: why` counts as
     /// ignored, not as passed.
     pub(crate) fn run(&mut self, what: &str, command: &mut Command, flags: &[&str]) -> Result<()> {
-        let began = Instant::now();
+        let (began, failed) = (Instant::now(), self.failed);
         let mut child = command
             // Output of tests that passed, which is where the skipped ones say why.
             .arg("--show-output")
@@ -38,6 +38,8 @@ impl Tally {
         }
         let status = child.wait().with_context(|| format!("wait for {what}"))?;
         if !status.success() {
+            // What is wrong beside its tests, as when something was left behind, is one more.
+            self.failed = self.failed.max(failed + 1);
             bail!("{what}: ended with {status}");
         }
         eprintln!("    {:.1} s", began.elapsed().as_secs_f64());
@@ -101,6 +103,15 @@ struct Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_without_a_failed_test_counts_as_one() {
+        let mut tally = Tally::default();
+        for (exit, failed) in [("false", 1), ("true", 1), ("false", 2)] {
+            let ran = tally.run("a program", &mut Command::new(exit), &[]);
+            assert_eq!((ran.is_ok(), tally.failed), (exit == "true", failed));
+        }
+    }
 
     #[test]
     fn counts_add_up_and_skipped_tests_did_not_pass() {
