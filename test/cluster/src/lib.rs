@@ -208,7 +208,7 @@ impl Cluster {
     /// Looks for what pods have left on the node: to be asked when all of them are deleted.
     ///
     /// # Errors
-    /// What is still there after a minute and a half; the kubelet takes its time to remove directories, cgroups and
+    /// What is still there after two and a half minutes; the kubelet takes its time to remove directories, cgroups and
     /// mounts.
     pub async fn assert_clean(&self) -> Result<()> {
         let own: Vec<u32> = self

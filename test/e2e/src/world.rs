@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use cluster::{Cluster, NODE};
@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use crate::space::DEADLINE;
 use crate::{CLASS, DENSE, READY};
 
 /// A cluster with Sampan in it, and a registry.
@@ -273,14 +274,10 @@ impl World {
             return Ok(());
         };
         let pods: Api<Pod> = Api::all(cluster.client());
-        crate::eventually(
-            "the last pods to be gone",
-            Duration::from_secs(60),
-            async || {
-                let left = pods.list(&ListParams::default()).await?.items;
-                Ok(left.is_empty().then_some(()))
-            },
-        )
+        crate::eventually("the last pods to be gone", DEADLINE, async || {
+            let left = pods.list(&ListParams::default()).await?.items;
+            Ok(left.is_empty().then_some(()))
+        })
         .await?;
         cluster
             .assert_clean()
