@@ -144,6 +144,7 @@ pub fn run_bare(cases: Vec<Case>) -> ExitCode {
 }
 
 #[allow(
+    clippy::print_stdout,
     clippy::print_stderr,
     reason = "what the cluster leaves belongs to no test, and has to be said"
 )]
@@ -185,7 +186,8 @@ fn run_in(mut cases: Vec<Case>, bare: bool) -> ExitCode {
     if let Some(Ok(world)) = world
         && let Err(error) = runtime.block_on(close(world))
     {
-        eprintln!("error: {error:#}");
+        // Among what the tests have said: `cargo xtask` tells it once more in the end.
+        println!("error: {error:#}");
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()

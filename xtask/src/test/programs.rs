@@ -64,8 +64,7 @@ impl Programs {
             with(&mut command);
             ran += 1;
             if let Err(error) = tally.run(&what, &mut command, flags) {
-                eprintln!("error: {error:#}");
-                failed.push(program.name.as_str());
+                failed.push(format!("{error:#}"));
             }
         }
         ensure!(
@@ -74,7 +73,7 @@ impl Programs {
             package.name
         );
         if !failed.is_empty() {
-            bail!("{}: failed: {}", package.name, failed.join(", "));
+            bail!("{}", failed.join("\n"));
         }
         Ok(())
     }

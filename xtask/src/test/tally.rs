@@ -40,7 +40,8 @@ impl Tally {
         if !status.success() {
             // What is wrong beside its tests, as when something was left behind, is one more.
             self.failed = self.failed.max(failed + 1);
-            bail!("{what}: ended with {status}");
+            let complaint = reader.complaint;
+            bail!("{what}: ended with {status}{complaint}");
         }
         eprintln!("    {:.1} s", began.elapsed().as_secs_f64());
         Ok(())
@@ -48,6 +49,10 @@ impl Tally {
 
     /// Takes one line of output; returns whether it is worth showing.
     fn note(&mut self, reader: &mut Reader, line: &str) -> bool {
+        if !reader.successes && (line.starts_with("error: ") || !reader.complaint.is_empty()) {
+            reader.complaint += "\n";
+            reader.complaint += line;
+        }
         if line == "successes:" {
             reader.successes = true;
             return false;
@@ -98,6 +103,8 @@ struct Reader {
     successes: bool,
     /// Tests of the running binary that said they were skipped.
     skipped: u64,
+    /// From a line that begins with `error: ` to the end.
+    complaint: String,
 }
 
 #[cfg(test)]
@@ -111,6 +118,19 @@ mod tests {
             let ran = tally.run("a program", &mut Command::new(exit), &[]);
             assert_eq!((ran.is_ok(), tally.failed), (exit == "true", failed));
         }
+    }
+
+    #[test]
+    fn why_a_program_fails_is_told_with_its_end() {
+        let mut program = Command::new("sh");
+        let script = "echo a line; echo error: left behind:; echo mount /x; exit 1";
+        let ran = Tally::default().run("a program", program.args(["-c", script]), &[]);
+        let error = ran.expect_err("it fails").to_string();
+        assert!(
+            error.ends_with("\nerror: left behind:\nmount /x"),
+            "{error}"
+        );
+        assert!(!error.contains("a line"), "{error}");
     }
 
     #[test]
