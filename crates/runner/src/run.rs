@@ -50,7 +50,8 @@ pub(crate) fn run() -> ExitCode {
         }
         orders.ended(account);
     }
-    exit_code(ending.code)
+    // The kernel keeps eight bits of an exit code.
+    jail::end(ending.code.to_le_bytes()[0])
 }
 
 fn link(door: &Door) -> Result<Linked, Refusal> {
@@ -89,9 +90,4 @@ fn link_kind(error: &LinkError) -> RefusalKind {
 fn failed(error: &dyn std::error::Error) -> ExitCode {
     crate::say(&format!("sampan: {}\n", crate::one_line(error)));
     ExitCode::from(Ended::Internal as u8)
-}
-
-/// The kernel keeps eight bits of an exit code.
-fn exit_code(code: i32) -> ExitCode {
-    ExitCode::from(code.to_le_bytes()[0])
 }
