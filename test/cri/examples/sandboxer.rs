@@ -1,5 +1,6 @@
 //! What a pod takes with and without a container of containerd's for itself, by turns in one containerd: medians in
-//! milliseconds. `cargo run --release -p cri-tests --example sandboxer [ROUNDS]`, as root.
+//! milliseconds. `SAMPAN_SHIM_DIR=$(cargo xtask build | tail -1) cargo run -p cri-tests --example sandboxer [ROUNDS]`, as
+//! root.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "what it is for")]
 
