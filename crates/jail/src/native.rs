@@ -437,6 +437,13 @@ impl Executor for Filtered {
             // this is a copy of the caller that will never be the caller.
             unsafe { libc::close(*number) };
         }
+        // The terminal is its streams by now, and libcontainer leaves it without a size.
+        let process = spec.process().as_ref();
+        let terminal = process.filter(|process| process.terminal() == Some(true));
+        if let Some((columns, rows)) = terminal.and_then(plan::console_size) {
+            // No reason not to run.
+            let _ = sys::set_window_size(io::stdin().as_fd(), columns, rows);
+        }
         (DefaultExecutor {}).validate(spec)
     }
 

@@ -1,4 +1,4 @@
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{BoxBuilder, Process};
 
 use crate::container::{Faults, environment, plain_absolute};
 use crate::json::from_json;
@@ -77,6 +77,19 @@ impl ExecPlan {
             process: Process::default(),
             logged: true,
         }
+    }
+
+    /// The whole process, with a terminal of that size.
+    #[must_use]
+    pub fn sized(&self, size: Option<(u16, u16)>) -> Process {
+        let mut process = self.process.clone();
+        let size = size.and_then(|(columns, rows)| {
+            // No field is required, so that this cannot fail.
+            let cells = BoxBuilder::default().width(columns).height(rows);
+            cells.build().ok()
+        });
+        process.set_console_size(size);
+        process
     }
 
     /// What `args[0]` names.

@@ -153,7 +153,8 @@ impl Exec {
             container.id.as_str(),
             &supervisor.namespace,
         );
-        let (pid, held) = native.exec(&self.plan.process, streams.await?).await?;
+        let process = self.plan.sized(self.process.size());
+        let (pid, held) = native.exec(&process, streams.await?).await?;
         let child = Child::adopt(pid).map_err(|error| of_jail(&error))?;
         Ok((child, held))
     }

@@ -241,6 +241,11 @@ impl Process {
         io.held.resize(columns, rows)
     }
 
+    /// Columns and rows that its terminal is to have.
+    pub(crate) fn size(&self) -> Option<(u16, u16)> {
+        self.io().size
+    }
+
     pub(crate) fn in_wrong_phase(&self, what: &str) -> Failure {
         Failure::new(Kind::Precondition, format!("{} {what}", self.name))
     }
