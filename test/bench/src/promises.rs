@@ -125,7 +125,7 @@ fn density<'r>(
     name: &str,
     wanted: fn(&Density) -> bool,
 ) -> Option<&'r Density> {
-    let mut densities = report.find(name)?.densities.iter();
+    let mut densities = report.find(name)?.typical_densities().into_iter();
     densities.find(|density| wanted(density))
 }
 

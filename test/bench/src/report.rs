@@ -1,5 +1,7 @@
 //! What a run found: as tables for people, as JSON with every sample for machines.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::cold::Start;
@@ -31,6 +33,22 @@ pub(crate) struct Results {
 impl Results {
     pub(crate) fn fail(&mut self, measurement: &str, error: &anyhow::Error) {
         self.failures.push(format!("{measurement}: {error:#}"));
+    }
+
+    /// One for so many pods with so many at a time: where there were rounds of it, the one that took the median time.
+    pub(crate) fn typical_densities(&self) -> Vec<&Density> {
+        let mut kinds: BTreeMap<_, Vec<&Density>> = BTreeMap::new();
+        for density in &self.densities {
+            let kind = kinds.entry((density.pods, density.at_once));
+            kind.or_default().push(density);
+        }
+        kinds
+            .into_values()
+            .map(|mut rounds| {
+                rounds.sort_by(|one, other| one.up_within_s.total_cmp(&other.up_within_s));
+                rounds[(rounds.len() - 1) / 2]
+            })
+            .collect()
     }
 }
 
@@ -309,7 +327,7 @@ impl Report {
         ]);
         let mut rows = 0;
         for results in &self.contestants {
-            for density in &results.densities {
+            for density in results.typical_densities() {
                 rows += 1;
                 table.row(density_row(results.name, density));
             }
@@ -318,7 +336,7 @@ impl Report {
             return String::new();
         }
         format!(
-            "\nPer pod (shim, helpers, pause container, guest)\n{}",
+            "\nPer pod (shim, helpers, pause container, guest); of several rounds the one of median time\n{}",
             table.render()
         )
     }
@@ -411,4 +429,38 @@ fn density_row(name: &str, density: &Density) -> Vec<String> {
 fn absent(results: &Results) -> Vec<String> {
     let reason = results.absent.as_deref().unwrap_or("not measured");
     vec![results.name.to_owned(), reason.to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Results;
+    use crate::footprint::Footprint;
+    use crate::measure::Density;
+
+    #[test]
+    fn of_rounds_the_one_of_median_time_counts() {
+        let density = |at_once, up_within_s| Density {
+            pods: 50,
+            at_once,
+            total: Footprint::default(),
+            available_kb: 0,
+            up_within_s,
+            down_within_s: 0.0,
+        };
+        let results = Results {
+            densities: vec![
+                density(1, 9.0),
+                density(4, 3.0),
+                density(4, 1.0),
+                density(4, 2.0),
+            ],
+            ..Results::default()
+        };
+        let found: Vec<_> = results
+            .typical_densities()
+            .into_iter()
+            .map(|density| (density.at_once, density.up_within_s))
+            .collect();
+        assert_eq!(found, [(1, 9.0), (4, 2.0)]);
+    }
 }
