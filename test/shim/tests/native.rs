@@ -697,21 +697,23 @@ async fn executed_and_killed(house: &House) -> Result<()> {
     Ok(())
 }
 
+/// A terminal of 80 columns and 24 rows.
+fn sized(process: &mut Value) {
+    process["consoleSize"] = json!({ "width": 80, "height": 24 });
+}
+
 /// A terminal has the size that was asked for before its program begins, which gets no SIGWINCH for it: what a program
 /// reads first is what it draws with.
 async fn terminals_have_their_size_at_once(house: &House) -> Result<()> {
     const SCRIPT: &str = "trap 'echo changed' WINCH; stty size; sleep 0.1; stty size";
-    let sized = |process: &mut Value| {
-        process["consoleSize"] = json!({ "width": 80, "height": 24 });
-    };
     let as_asked = "24 80\r\n24 80\r\n";
-    let builder = house.sh(SCRIPT).terminal();
-    let builder = builder.spec(move |spec| sized(&mut spec["process"]));
-    assert_eq!(house.says(builder).await?, as_asked);
+    let program = || {
+        let builder = house.sh(SCRIPT).terminal();
+        builder.spec(|spec| sized(&mut spec["process"]))
+    };
+    assert_eq!(house.says(program()).await?, as_asked);
     // Between Create and Start it is changed without the program's knowledge.
-    let builder = house.sh(SCRIPT).terminal();
-    let builder = builder.spec(move |spec| sized(&mut spec["process"]));
-    let mut task = builder.create().await?;
+    let mut task = program().create().await?;
     task.resize(123, 45).await?;
     task.start().await?;
     assert_eq!(task.wait().await?, 0);
@@ -779,12 +781,7 @@ async fn executed_with_a_terminal(house: &House) -> Result<()> {
     let task = waiting(house.sh(WAITS)).await?;
     let script =
         "tty; stty size; trap 'stty size; exit 3' WINCH; echo ready; while :; do sleep 0.05; done";
-    let exec = task
-        .exec(["sh", "-c", script])
-        .terminal()
-        .process(|process| {
-            process["consoleSize"] = json!({ "width": 80, "height": 24 });
-        });
+    let exec = task.exec(["sh", "-c", script]).terminal().process(sized);
     let mut exec = exec.stdin(Stdio::Fifo).add().await?;
     exec.start().await?;
     exec.stdout_contains("ready").await?;
