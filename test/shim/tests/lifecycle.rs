@@ -466,6 +466,7 @@ async fn containerd_comes_back(version: Version) -> Result<()> {
     };
     let image = layer(&containerd, "probe.wasm").await?;
     let id = format!("c{}", harness::unique());
+    let mut events = containerd.events().await?;
     let mut task = containerd
         .task(&image)
         .id(&id)
@@ -474,6 +475,8 @@ async fn containerd_comes_back(version: Version) -> Result<()> {
         .await?;
     task.start().await?;
     task.stdout_contains("spinning").await?;
+    // The guest may be faster than what is told of it.
+    events.topics_until(&id, "/tasks/start", DEADLINE).await?;
     let pid = task.pid();
     drop(task);
     containerd.kill9()?;
@@ -494,7 +497,7 @@ async fn containerd_comes_back(version: Version) -> Result<()> {
         .await?;
     // The connection that events go by has ended with the old one.
     let topics = events.topics_until(&id, "/tasks/exit", DEADLINE).await?;
-    // What the old one was told but did not confirm is told again.
+    // What the old one was told but did not confirm is told again, and that can only be the last.
     let (_, before) = topics.split_last().context("the exit")?;
     assert!(
         before.iter().all(|topic| topic == "/tasks/start"),
