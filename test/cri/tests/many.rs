@@ -8,9 +8,9 @@ use futures::future::try_join_all;
 use harness::image::{self, Rootfs};
 use harness::{Containerd, Version, guest};
 
-/// The programs that the shims have compiled, by their own logs.
-fn compilations(containerd: &Containerd) -> usize {
-    containerd.log().matches("compiling ").count()
+/// So many programs the shims have compiled, by their own logs.
+async fn compiled(containerd: &Containerd, times: usize) -> Result<()> {
+    harness::logged(|| containerd.log(), "compiling ", times).await
 }
 
 /// The compiled programs in the store.
@@ -44,7 +44,7 @@ async fn one_compilation(version: Version, pods: usize) -> Result<()> {
         assert_eq!(exit.exit_code, 0, "{exit:?} {logs:?}");
         assert!(logs.stdout.starts_with("hello from hello-go\n"), "{logs:?}");
     }
-    assert_eq!(compilations(containerd), 1, "{}", containerd.log());
+    compiled(containerd, 1).await?;
     assert_eq!(artifacts(&containerd.sampan_store()), 1);
 
     // The same program in another image and another format is the same program.
@@ -56,14 +56,14 @@ async fn one_compilation(version: Version, pods: usize) -> Result<()> {
     cri.pull(&reference).await?;
     let (exit, logs) = run(&cri, &reference, &[]).await?;
     assert_eq!(exit.exit_code, 0, "{exit:?} {logs:?}");
-    assert_eq!(compilations(containerd), 1, "{}", containerd.log());
+    compiled(containerd, 1).await?;
 
     // And another is another, so the log is really counted.
     let other = image::cncf(guest("hello.wasm")?, "wasip1");
     let reference = house.registry.push("other:v1", &other).await?;
     cri.pull(&reference).await?;
     run(&cri, &reference, &["/"]).await?;
-    assert_eq!(compilations(containerd), 2, "{}", containerd.log());
+    compiled(containerd, 2).await?;
     assert_eq!(artifacts(&containerd.sampan_store()), 2);
     containerd.assert_clean().await
 }

@@ -46,7 +46,7 @@ pub use cri::{Container as CriContainer, ContainerBuilder, Cri, Exit, Logs, Pod,
 pub use disk::Disk;
 pub use guest::{able, guest};
 pub use leftovers::Leftovers;
-pub use poll::{until, until_every};
+pub use poll::{logged, until, until_every};
 pub use registry::Registry;
 pub use said::said;
 pub use scope::{dense, runtime, shim};

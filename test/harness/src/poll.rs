@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// How often a state without a notification is looked at.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -37,6 +37,25 @@ pub async fn until_every<T>(
         }
         tokio::time::sleep(interval).await;
     }
+}
+
+/// Waits until a log has `text` so many times, and no more: what a shim says gets into containerd's log a moment later.
+///
+/// # Errors
+/// When it has it more often, or less often after ten seconds.
+pub async fn logged(log: impl Fn() -> String, text: &str, times: usize) -> Result<()> {
+    let found = || log().matches(text).count();
+    let what = format!("{text:?} to be logged {times} times");
+    until(&what, Duration::from_secs(10), async || {
+        Ok((found() >= times).then_some(()))
+    })
+    .await?;
+    ensure!(
+        found() == times,
+        "{text:?} is logged {} times, not {times}",
+        found()
+    );
+    Ok(())
 }
 
 /// As [`until`], where no async runtime is at hand.

@@ -300,10 +300,12 @@ impl Machine {
         self.import(reference, &content).await
     }
 
-    /// How many programs were compiled so far, by what the shims have logged.
-    #[must_use]
-    pub fn compilations(&self) -> usize {
-        self.log().matches("compiling layer").count()
+    /// So many programs were compiled so far, by what the shims have logged.
+    ///
+    /// # Errors
+    /// When it were more, or are less after some seconds.
+    pub async fn compiled(&self, times: usize) -> Result<()> {
+        harness::logged(|| self.log(), "compiling layer", times).await
     }
 
     /// The artifacts in the store.

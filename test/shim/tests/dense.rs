@@ -426,8 +426,13 @@ async fn descriptors_are_counted() -> Result<()> {
     let image = layer(&containerd, "probe.wasm").await?;
     let shim = limited_shim(&containerd, "ulimit -Sn 300 && ulimit -Hn 4000")?;
     let builder = || unbounded(sleeper(&containerd, &image).runtime(&shim));
+    let mut events = containerd.events().await?;
     let first = sleeping(builder()).await?;
     let supervisor = parent_of(first.pid())?;
+    // The connection that they go by is the supervisor's from then on.
+    events
+        .each_of([first.id()], "/tasks/start", DEADLINE)
+        .await?;
     let (before, limits) = descriptors(supervisor)?;
     assert_eq!(limits, [4000, 4000], "the supervisor's is raised");
     let of_guest = descriptors(first.pid())?.1;

@@ -216,11 +216,13 @@ async fn a_flood_of_execs_is_bounded() -> Result<()> {
     };
     let image = layer(&containerd, "probe.wasm").await?;
     let beside = Neighbour::new(&containerd, &image).await?;
+    let mut events = containerd.events().await?;
     let own = Neighbour::new(&containerd, &image).await?;
     let task = &own.task;
     let supervisor = parent_of(task.pid())?;
     // What the first one costs for good, such as a connection, is not the flood's.
     assert_eq!(task.exec(["/", "exit", "3"]).run().await?.status, 3);
+    events.each_of([task.id()], "/tasks/exit", DEADLINE).await?;
     let before = descriptors(supervisor)?;
 
     let (asleep, refused) = sleepers(task, 300).await?;

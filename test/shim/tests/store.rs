@@ -49,9 +49,9 @@ fn artifacts(containerd: &Containerd) -> Vec<PathBuf> {
     found
 }
 
-/// How many programs the shims have compiled, by their own logs.
-fn compilations(containerd: &Containerd) -> usize {
-    containerd.log().matches("compiling ").count()
+/// So many programs the shims have compiled, by their own logs.
+async fn compiled(containerd: &Containerd, times: usize) -> Result<()> {
+    harness::logged(|| containerd.log(), "compiling ", times).await
 }
 
 /// The artifact of a program that has just run alone.
@@ -68,7 +68,7 @@ async fn debug_sections_are_told() -> Result<()> {
     let Some(containerd) = containerd(Version::V2).await? else {
         return Ok(());
     };
-    let told = async |reference: &str, more: &[u8]| -> Result<bool> {
+    let run = async |reference: &str, more: &[u8]| -> Result<()> {
         let program = [&guest("hello.wasm")?, more].concat();
         let image = image::bytecode_alliance(program);
         containerd.import(reference, &image).await?;
@@ -76,17 +76,16 @@ async fn debug_sections_are_told() -> Result<()> {
             containerd.task(reference).args(["/"]).run().await?.status,
             0
         );
-        Ok(containerd.log().contains("are debug sections"))
+        Ok(())
     };
-    assert!(!told("example.test/plain:v1", &[]).await?);
+    run("example.test/plain:v1", &[]).await?;
+    compiled(&containerd, 1).await?;
+    harness::logged(|| containerd.log(), "debug sections", 0).await?;
     // A custom section: its number, its length, its name by length, and ten bytes.
     let section = [&[0, 22, 11], b".debug_info".as_slice(), b"0123456789"].concat();
-    assert!(told("example.test/debug:v1", &section).await?);
-    assert!(
-        containerd.log().contains("10 of its "),
-        "{}",
-        containerd.log()
-    );
+    run("example.test/debug:v1", &section).await?;
+    harness::logged(|| containerd.log(), "are debug sections", 1).await?;
+    harness::logged(|| containerd.log(), "10 of its ", 1).await?;
     containerd.assert_clean().await
 }
 
@@ -104,7 +103,7 @@ async fn single_flight(version: Version) -> Result<()> {
         assert_eq!(status, 0);
         assert!(stdout.starts_with("hello from hello-go\n"), "{stdout}");
     }
-    assert_eq!(compilations(&containerd), 1);
+    compiled(&containerd, 1).await?;
     assert_eq!(artifacts(&containerd).len(), 1);
     // It is the bytes that count, not the image.
     let file = rootfs(&containerd, "hello-go.wasm").await?;
@@ -117,7 +116,7 @@ async fn single_flight(version: Version) -> Result<()> {
             .status,
         0
     );
-    assert_eq!(compilations(&containerd), 1);
+    compiled(&containerd, 1).await?;
     containerd.assert_clean().await
 }
 
@@ -176,11 +175,9 @@ async fn who_waits_takes_over_from_who_dies() -> Result<()> {
     for output in outputs? {
         assert_eq!(output.status, 0, "{}", output.stderr());
     }
-    assert_eq!(
-        compilations(&containerd),
-        2,
-        "one that was killed, and one for all who waited"
-    );
+    compiled(&containerd, 2)
+        .await
+        .context("one that was killed, and one for all who waited")?;
     assert_eq!(artifacts(&containerd).len(), 1);
     containerd.assert_clean().await
 }
@@ -341,20 +338,17 @@ async fn a_foreign_artifact_is_not_run() -> Result<()> {
         &["read-only"],
     );
     fs::set_permissions(&artifact, PermissionsExt::from_mode(0o400))?;
-    let so_far = compilations(&containerd);
     assert_eq!(containerd.task(&hello).args(["/"]).run().await?.status, 0);
-    assert_eq!(
-        compilations(&containerd),
-        so_far,
-        "a sound one is used as it is"
-    );
+    compiled(&containerd, 1)
+        .await
+        .context("a sound one is used as it is")?;
 
     // Cut off, as a broken disk leaves it: made again.
     fs::set_permissions(&artifact, PermissionsExt::from_mode(0o600))?;
     fs::write(&artifact, &sound[..sound.len() / 2])?;
     fs::set_permissions(&artifact, PermissionsExt::from_mode(0o400))?;
     assert_eq!(containerd.task(&hello).args(["/"]).run().await?.status, 0);
-    assert_eq!(compilations(&containerd), so_far + 1);
+    compiled(&containerd, 2).await?;
     assert_eq!(fs::read(&artifact)?, sound);
 
     // That of another engine: the name says so, and nobody looks there.
@@ -364,7 +358,7 @@ async fn a_foreign_artifact_is_not_run() -> Result<()> {
         directory.with_file_name("47.0.0-0123456789abcdef"),
     )?;
     assert_eq!(containerd.task(&hello).args(["/"]).run().await?.status, 0);
-    assert_eq!(compilations(&containerd), so_far + 2);
+    compiled(&containerd, 3).await?;
     assert_eq!(artifacts(&containerd).len(), 2);
     containerd.assert_clean().await
 }
@@ -397,8 +391,8 @@ async fn eviction_takes_what_is_idle_and_never_what_runs() -> Result<()> {
         assert!(kept.len() <= 2, "{name}: {kept:?}");
     }
     assert_eq!(task.state().await?.status(), Phase::Running);
+    compiled(&containerd, 4).await?;
     // One more container of it needs no compilation.
-    let before = compilations(&containerd);
     assert_eq!(
         containerd
             .task(&probe)
@@ -408,7 +402,7 @@ async fn eviction_takes_what_is_idle_and_never_what_runs() -> Result<()> {
             .status,
         3
     );
-    assert_eq!(compilations(&containerd), before);
+    compiled(&containerd, 4).await?;
 
     // Created and not started yet counts as running.
     task.kill(9).await?;
@@ -487,7 +481,7 @@ async fn a_damaged_artifact_is_made_anew() -> Result<()> {
     let status = refusal(containerd.task(&image).args(["/"]).create().await.map(drop))?;
     expect(&status, Code::Internal, &["layer sha256:"]);
     assert_eq!(containerd.task(&image).args(["/"]).run().await?.status, 0);
-    assert_eq!(compilations(&containerd), 2);
+    compiled(&containerd, 2).await?;
     assert_eq!(artifacts(&containerd).len(), 1);
     containerd.assert_clean().await
 }
