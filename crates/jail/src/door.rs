@@ -199,23 +199,42 @@ impl Inside {
         sys::exit(125)
     }
 
-    /// Waits for the word to go; what remains of the wire brings later orders, and the numbers are where it counts.
+    /// Waits for the word to go. What else the supervisor says before it is heard, and starts nothing.
     ///
     /// # Errors
     /// [`JailError::Silent`] if the supervisor is gone, or has dropped this container: end.
-    pub fn wait_for_go(self) -> Result<(Orders, Numbers), JailError> {
+    pub fn wait_for_go(self) -> Result<Go, JailError> {
         let silent = JailError::Silent {
             who: "the supervisor",
         };
+        let mut memory = None;
+        let mut packet = [0; 9];
         loop {
-            match rustix::net::recv(&self.control, &mut [0; 8], RecvFlags::empty()) {
+            match rustix::net::recv(&self.control, &mut packet, RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
                 Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Err(silent),
-                Ok(_) => return Ok((Orders(Arc::new(self.control)), self.numbers)),
+                Ok((_, 1)) if packet[0] == wire::GO => break,
+                Ok((_, length)) => memory = wire::memory(&packet[..length]).or(memory),
                 Err(errno) => return Err(JailError::errno("wait for the word to go")(errno)),
             }
         }
+        Ok(Go {
+            memory,
+            orders: Orders(Arc::new(self.control)),
+            numbers: self.numbers,
+        })
     }
+}
+
+/// What a runner has when its guest may run.
+#[derive(Debug)]
+pub struct Go {
+    /// The bytes of memory that the guest may have, where that was changed since the plan was made.
+    pub memory: Option<u64>,
+    /// What remains of the wire, for later orders.
+    pub orders: Orders,
+    /// Where it counts.
+    pub numbers: Numbers,
 }
 
 /// The runner's end of the wire while the guest runs.
@@ -235,14 +254,11 @@ impl Orders {
         let mut newest = None;
         let mut packet = [0; 9];
         while let Ok((_, length)) = rustix::net::recv(&*self.0, &mut packet, RecvFlags::DONTWAIT) {
-            match packet {
-                [wire::MEMORY, bytes @ ..] if length == packet.len() => {
-                    newest = Some(u64::from_le_bytes(bytes));
-                }
-                // The supervisor's end is closed.
-                _ if length == 0 => break,
-                _ => {}
+            // The supervisor's end is closed.
+            if length == 0 {
+                break;
             }
+            newest = wire::memory(&packet[..length]).or(newest);
         }
         newest
     }

@@ -50,7 +50,7 @@ pub use child::Child;
 pub use compile::{CompileRequest, enter_compile_jail, spawn_compiler};
 pub use daemon::{Forked, become_subreaper, fork_daemon};
 pub use descriptors::{most_descriptors, raise_descriptor_limit, with_former_limit};
-pub use door::{Door, Inside, Orders};
+pub use door::{Door, Go, Inside, Orders};
 pub use error::JailError;
 pub use holder::hold_pod;
 pub use join::{JoinRequest, join};

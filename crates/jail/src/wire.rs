@@ -119,7 +119,7 @@ pub(crate) const HOLDING: u8 = 3;
 pub(crate) const SPAN: u8 = 6;
 /// To the child: the word to go on, and to go.
 pub(crate) const GO: u8 = 4;
-/// To the runner, at any time after [`GO`]: the bytes that its guest may have from now on (little endian) follow.
+/// To the runner, at any time, also before [`GO`]: the bytes that its guest may have from now on (little endian) follow.
 pub(crate) const MEMORY: u8 = 5;
 
 /// Longest packet; a longer message is cut.
@@ -133,6 +133,13 @@ pub(crate) enum Packet {
     Failed(Failed),
     Waiting,
     Holding,
+}
+
+/// The bytes that a guest may have from now on, if the packet says that.
+pub(crate) fn memory(packet: &[u8]) -> Option<u64> {
+    let (tag, bytes) = packet.split_first()?;
+    let bytes = bytes.try_into().ok().filter(|_| *tag == MEMORY)?;
+    Some(u64::from_le_bytes(bytes))
 }
 
 /// Puts the envelope into a memory file.

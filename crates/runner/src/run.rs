@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use engine::{Counts, Host, LinkError, Linked, LoadError, Program};
-use jail::{Door, Refusal, RefusalKind};
+use jail::{Door, Go, Refusal, RefusalKind};
 use plan::{ExitCode as Ended, RootAccess, preopens};
 
 /// The order matters: what can be wrong with the program is found before the jail, while the
@@ -25,16 +25,21 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => return failed(&error),
     };
     jail::end_on_signals(linked.serves());
-    let guest = inside.guest().clone();
+    let mut guest = inside.guest().clone();
     let tracing = inside.tracing().cloned();
     let mut preopens = preopens(inside.root(), inside.mounted());
     if guest.rootfs == RootAccess::None {
         preopens.retain(|preopen| preopen.path != "/");
     }
-    let (orders, numbers) = match inside.ready().and_then(|()| inside.wait_for_go()) {
-        Ok(told) => told,
+    let Go {
+        memory,
+        orders,
+        numbers,
+    } = match inside.ready().and_then(|()| inside.wait_for_go()) {
+        Ok(go) => go,
         Err(error) => return failed(&error),
     };
+    guest.limits.memory = memory.or(guest.limits.memory);
     let orders = Arc::new(orders);
     let of_memory = Arc::clone(&orders);
     let host = Host {

@@ -285,6 +285,33 @@ async fn a_guests_own_limit_follows() -> Result<()> {
     house.containerd.assert_clean().await
 }
 
+/// It changes what the program may have, and does not start it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_may_change_before_the_start() -> Result<()> {
+    let Some(house) = House::new(Version::V2).await? else {
+        return Ok(());
+    };
+    let mut task = house
+        .containerd
+        .task(&house.probe)
+        .args(["/", "grow-lines"])
+        .stdin(Stdio::Fifo)
+        .spec(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 }))
+        .create()
+        .await?;
+    update(&task, &json!({ "memory": { "limit": 256 << 20 } })).await?;
+    assert_eq!(task.state().await?.status(), Phase::Created);
+    task.start().await?;
+    task.write_stdin(b"100\n").await?;
+    task.stdout_contains("got 100 MiB").await?;
+    task.write_stdin(b"300\n").await?;
+    task.stdout_contains("refused 300 MiB").await?;
+    task.close_stdin().await?;
+    assert_eq!(task.wait().await?, 0);
+    task.delete().await?;
+    house.containerd.assert_clean().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_shrink_says_so() -> Result<()> {
     let Some(house) = House::new(Version::V2).await? else {
