@@ -8,7 +8,8 @@ use crate::trace::Tracer;
 pub struct Host {
     /// The bytes of memory that the guest may have where that changes while it runs; at first it is what the plan says.
     pub newer_limit: NewerLimit,
-    /// Whether SIGTERM or SIGINT came to a guest that serves before it could listen for them.
+    /// Whether SIGTERM or SIGINT came to a guest that serves before it could listen for them. Called once, when it does: they
+    /// may come from then on, to the thread that calls it.
     pub asked_to_end: fn() -> bool,
     /// What is counted.
     pub counts: Arc<Counts>,

@@ -59,7 +59,7 @@ pub use numbers::{Numbers, page};
 pub use rootfs::{Rootfs, RootfsMount};
 pub use seccomp::{Filter, SeccompError};
 pub use shm::{mount_shared_memory, unmount_shared_memory};
-pub use signals::{end, end_on_signals, was_asked_to_end};
+pub use signals::{end, end_on_signals, let_signals_in};
 pub use spans::{SpanReceiver, SpanSender, Told};
 pub use spawn::{SpawnRequest, spawn};
 #[cfg(feature = "native")]

@@ -1,5 +1,4 @@
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys;
 
@@ -22,20 +21,21 @@ const ENDING: [c_int; 13] = [
     libc::SIGPWR,
 ];
 
+/// Those by which a guest that serves is asked to end.
+const ASKING: [c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+
 /// Lets the signals that end a process end this one, with 128 and their number.
 ///
 /// As the first process of a pid namespace it would otherwise not notice them: the kernel drops
 /// what such a process has no handler for. SIGTERM and SIGINT of a guest that serves HTTP
-/// (`serves`) are only remembered ([`was_asked_to_end`]): the engine finishes its requests first,
-/// and until it listens for the signals itself they must not be lost.
+/// (`serves`) wait until [`let_signals_in`], in the kernel, which drops nothing that is blocked: the
+/// engine finishes its requests first. Threads that are made until then never take them.
 pub fn end_on_signals(serves: bool) {
+    if serves {
+        sys::set_signal_mask(&sys::signal_set(&ASKING));
+    }
     for signal in ENDING {
-        if serves && (signal == libc::SIGTERM || signal == libc::SIGINT) {
-            let _ = sys::set_handler(
-                signal,
-                remember as extern "C" fn(c_int) as libc::sighandler_t,
-                libc::SA_ONSTACK | libc::SA_RESTART,
-            );
+        if serves && ASKING.contains(&signal) {
             continue;
         }
         // On the alternate stack, if the thread has one: a guest may be at the end of its own.
@@ -56,17 +56,18 @@ pub fn end_on_signals(serves: bool) {
     }
 }
 
-/// Whether SIGTERM or SIGINT came to a guest that serves. Stays true.
-static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
-
-/// Whether SIGTERM or SIGINT has come since [`end_on_signals`] for a guest that serves.
+/// Whether SIGTERM or SIGINT has come since [`end_on_signals`] for a guest that serves; if not, they go to their handlers
+/// from now on. To be called by the thread that called that, once there are handlers.
+///
+/// A handler that only remembers them until there is another would not do: it may still be about to run, on a second thread,
+/// when the first one has looked.
 #[must_use]
-pub fn was_asked_to_end() -> bool {
-    ASKED_TO_END.load(Ordering::Relaxed)
-}
-
-extern "C" fn remember(_signal: c_int) {
-    ASKED_TO_END.store(true, Ordering::Relaxed);
+pub fn let_signals_in() -> bool {
+    let came = sys::is_pending(&ASKING);
+    if !came {
+        sys::set_signal_mask(&sys::signal_set(&[]));
+    }
+    came
 }
 
 /// Ends a runner whose guest has ended. What an ordinary exit gives back piece by piece (the allocator its memory) the

@@ -396,6 +396,18 @@ pub(crate) fn signal_set(signals: &[c_int]) -> libc::sigset_t {
     }
 }
 
+/// Whether one of the signals, which are blocked, waits for the calling thread or its process.
+pub(crate) fn is_pending(signals: &[c_int]) -> bool {
+    // SAFETY: a set of signals is plain memory, filled by these functions.
+    unsafe {
+        let mut pending = std::mem::zeroed();
+        libc::sigpending(&raw mut pending) == 0
+            && signals
+                .iter()
+                .any(|signal| libc::sigismember(&raw const pending, *signal) == 1)
+    }
+}
+
 /// Waits for one of the signals, which must be blocked.
 pub(crate) fn wait_for_signal(set: &libc::sigset_t) -> io::Result<i32> {
     // SAFETY: the set lives through the call; no siginfo is asked for.
@@ -409,8 +421,8 @@ pub(crate) fn set_handler(
     handler: libc::sighandler_t,
     flags: c_int,
 ) -> io::Result<()> {
-    // SAFETY: the structure is filled before use; the handlers given here are `SIG_IGN`,
-    // `SIG_DFL`, or a function that only stores a flag or calls `_exit`.
+    // SAFETY: the structure is filled before use; the handlers given here are `SIG_IGN`, `SIG_DFL`,
+    // or a function that calls `_exit`.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler;

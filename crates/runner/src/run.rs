@@ -44,7 +44,7 @@ pub(crate) fn run() -> ExitCode {
     let of_memory = Arc::clone(&orders);
     let host = Host {
         newer_limit: Box::new(move || of_memory.memory()),
-        asked_to_end: jail::was_asked_to_end,
+        asked_to_end: jail::let_signals_in,
         counts: Counts::new(move |word, by| numbers.add(word, by)),
         tracer: tracing.map(|tracing| crate::spans::tracer(tracing, &orders)),
     };

@@ -1,12 +1,14 @@
 //! How containers end that are told to: how fast, and by which signals.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use harness::{Containerd, Stdio, Task, Version};
+use anyhow::{Context, Result};
+use harness::{Containerd, Stdio, Task, Version, until};
 use shim_tests::{containerd, layer};
 use tokio::sync::Mutex;
 
+const DEADLINE: Duration = Duration::from_secs(20);
 /// From the signal to the end of a command.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// Each of so many ends by the signal, and in the middle of them is what is promised: one that had to wait for a processor
@@ -121,4 +123,44 @@ async fn a_server_is_asked_by_two_signals_and_ended_by_the_others() -> Result<()
         }
     }
     containerd.assert_clean().await
+}
+
+/// A thread that has taken one may not have said so yet when the server looks whether one came before it listened.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_thread_but_the_first_takes_what_asks_a_server_to_end() -> Result<()> {
+    const ASKING: u64 = 1 << (2 - 1) | 1 << (15 - 1);
+    let _turn = TURN.lock().await;
+    let Some(containerd) = containerd(Version::V2).await? else {
+        return Ok(());
+    };
+    for guest in ["http-p2.wasm", "http-p3.wasm"] {
+        let image = layer(&containerd, guest).await?;
+        let mut task = containerd.task(&image).args(["/"]).create().await?;
+        task.start().await?;
+        let process = PathBuf::from(format!("/proc/{}", task.pid()));
+        until("the first thread to take them", DEADLINE, async || {
+            Ok((blocked(&process)? & ASKING == 0).then_some(()))
+        })
+        .await?;
+        let mut others = 0;
+        for thread in std::fs::read_dir(process.join("task"))? {
+            let thread = thread?;
+            if thread.file_name() != *task.pid().to_string() {
+                others += 1;
+                assert_eq!(blocked(&thread.path())? & ASKING, ASKING, "{guest}");
+            }
+        }
+        assert!(others > 0, "{guest} has one thread");
+        task.kill(15).await?;
+        assert_eq!(task.wait().await?, 0, "{guest}");
+        task.delete().await?;
+    }
+    containerd.assert_clean().await
+}
+
+/// The signals that a thread has blocked, the first in the lowest bit (proc(5), `/proc/PID/status`).
+fn blocked(thread: &Path) -> Result<u64> {
+    let status = std::fs::read_to_string(thread.join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    Ok(u64::from_str_radix(line.context("a mask")?.trim(), 16)?)
 }

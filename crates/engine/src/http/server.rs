@@ -119,7 +119,6 @@ async fn run(
     asked_to_end: fn() -> bool,
 ) -> io::Result<Ending> {
     let mut signals = Signals::new()?;
-    // What came before these signals were listened to would not come again.
     if asked_to_end() {
         return Ok(Ending::own(0));
     }

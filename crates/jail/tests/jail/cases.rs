@@ -56,8 +56,8 @@ pub(crate) const ALL: &[(&str, fn())] = &[
         signals_end_the_first_process_of_a_pid_namespace,
     ),
     (
-        "a_server_remembers_a_signal_that_came_too_early",
-        a_server_remembers_a_signal_that_came_too_early,
+        "a_signal_that_comes_too_early_waits_for_a_server",
+        a_signal_that_comes_too_early_waits_for_a_server,
     ),
     ("the_pod_is_held_and_joined", the_pod_is_held_and_joined),
     (
@@ -464,7 +464,7 @@ fn signals_end_the_first_process_of_a_pid_namespace() {
 }
 
 /// As the first process of its namespace it would not get a signal that it has no handler for, also not later.
-fn a_server_remembers_a_signal_that_came_too_early() {
+fn a_signal_that_comes_too_early_waits_for_a_server() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let stage = stage(&["serve"]);
         let mut actor = stage.ready();
@@ -473,6 +473,10 @@ fn a_server_remembers_a_signal_that_came_too_early() {
         assert_eq!(actor.answers()["serve"], "asked to end");
         assert_eq!(actor.end(), 42);
     }
+    let stage = stage(&["serve"]);
+    let mut actor = stage.ready();
+    actor.child.go().expect("goes");
+    assert_eq!(actor.answers()["serve"], "not asked");
 }
 
 /// The plan of a pod with new namespaces.
