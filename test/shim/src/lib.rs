@@ -1,6 +1,8 @@
 //! What the tests of the shim through containerd's Task API share: a containerd without CRI, and images of guests.
 #![forbid(unsafe_code)]
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -23,6 +25,21 @@ pub async fn containerd(version: Version) -> Result<Option<Containerd>> {
         .start()
         .await
         .map(Some)
+}
+
+/// A field of the `status` of a process or a thread, which is a directory below `/proc` (proc(5)).
+///
+/// # Errors
+/// When it has ended, or the field is not there.
+pub fn status(of: impl AsRef<Path>, field: &str) -> Result<String> {
+    let text = fs::read_to_string(of.as_ref().join("status"))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    Ok(value
+        .with_context(|| format!("no {field}"))?
+        .trim()
+        .to_owned())
 }
 
 /// Imports an image with a guest of `test/guests` as its one layer, and returns its reference.

@@ -447,16 +447,8 @@ async fn twenty_at_once() -> Result<()> {
     containerd.assert_clean().await
 }
 
-/// A field of `/proc/PID/status`.
 fn status(pid: u32, field: &str) -> Result<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    Ok(value
-        .with_context(|| format!("no {field}"))?
-        .trim()
-        .to_owned())
+    shim_tests::status(format!("/proc/{pid}"), field)
 }
 
 fn namespaces(pid: u32) -> Result<Vec<PathBuf>> {

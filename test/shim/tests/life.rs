@@ -52,6 +52,14 @@ impl House {
         Ok(task)
     }
 
+    /// A guest that asks for as many MiB as it reads.
+    fn growing(&self) -> TaskBuilder<'_> {
+        self.containerd
+            .task(&self.probe)
+            .args(["/", "grow-lines"])
+            .stdin(Stdio::Fifo)
+    }
+
     fn native(&self, kind: Kind, script: &str) -> TaskBuilder<'_> {
         let runtime = if kind == Kind::Runc { RUNC } else { runtime() };
         self.containerd
@@ -61,9 +69,21 @@ impl House {
     }
 }
 
+fn of_64_mib(spec: &mut Value) {
+    spec["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
+}
+
 async fn end(mut task: Task<'_>) -> Result<()> {
     task.kill(9).await?;
     assert_eq!(task.wait().await?, 137);
+    task.delete().await?;
+    Ok(())
+}
+
+/// It ends by itself then.
+async fn end_of_input(mut task: Task<'_>) -> Result<()> {
+    task.close_stdin().await?;
+    assert_eq!(task.wait().await?, 0);
     task.delete().await?;
     Ok(())
 }
@@ -259,14 +279,7 @@ async fn a_guests_own_limit_follows() -> Result<()> {
     let Some(house) = House::new(Version::V2).await? else {
         return Ok(());
     };
-    let mut task = house
-        .containerd
-        .task(&house.probe)
-        .args(["/", "grow-lines"])
-        .stdin(Stdio::Fifo)
-        .spec(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 }))
-        .create()
-        .await?;
+    let mut task = house.growing().spec(of_64_mib).create().await?;
     task.start().await?;
     task.stdout_contains("at ").await?;
 
@@ -279,9 +292,7 @@ async fn a_guests_own_limit_follows() -> Result<()> {
     update(&task, &json!({ "memory": { "limit": 128 << 20 } })).await?;
     task.write_stdin(b"60\n").await?;
     task.stdout_contains("refused 60 MiB").await?;
-    task.close_stdin().await?;
-    assert_eq!(task.wait().await?, 0);
-    task.delete().await?;
+    end_of_input(task).await?;
     house.containerd.assert_clean().await
 }
 
@@ -291,14 +302,7 @@ async fn a_limit_may_change_before_the_start() -> Result<()> {
     let Some(house) = House::new(Version::V2).await? else {
         return Ok(());
     };
-    let mut task = house
-        .containerd
-        .task(&house.probe)
-        .args(["/", "grow-lines"])
-        .stdin(Stdio::Fifo)
-        .spec(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 }))
-        .create()
-        .await?;
+    let mut task = house.growing().spec(of_64_mib).create().await?;
     update(&task, &json!({ "memory": { "limit": 256 << 20 } })).await?;
     assert_eq!(task.state().await?.status(), Phase::Created);
     task.start().await?;
@@ -306,9 +310,7 @@ async fn a_limit_may_change_before_the_start() -> Result<()> {
     task.stdout_contains("got 100 MiB").await?;
     task.write_stdin(b"300\n").await?;
     task.stdout_contains("refused 300 MiB").await?;
-    task.close_stdin().await?;
-    assert_eq!(task.wait().await?, 0);
-    task.delete().await?;
+    end_of_input(task).await?;
     house.containerd.assert_clean().await
 }
 
@@ -317,13 +319,7 @@ async fn what_cannot_shrink_says_so() -> Result<()> {
     let Some(house) = House::new(Version::V2).await? else {
         return Ok(());
     };
-    let mut task = house
-        .containerd
-        .task(&house.probe)
-        .args(["/", "grow-lines"])
-        .stdin(Stdio::Fifo)
-        .create()
-        .await?;
+    let mut task = house.growing().create().await?;
     task.start().await?;
     task.write_stdin(b"96\n").await?;
     task.stdout_contains("got 96 MiB").await?;

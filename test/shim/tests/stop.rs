@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use harness::{Containerd, Stdio, Task, Version, until};
-use shim_tests::{containerd, layer};
+use shim_tests::{containerd, layer, status};
 use tokio::sync::Mutex;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -158,9 +158,7 @@ async fn no_thread_but_the_first_takes_what_asks_a_server_to_end() -> Result<()>
     containerd.assert_clean().await
 }
 
-/// The signals that a thread has blocked, the first in the lowest bit (proc(5), `/proc/PID/status`).
+/// The signals that a thread has blocked, the first in the lowest bit.
 fn blocked(thread: &Path) -> Result<u64> {
-    let status = std::fs::read_to_string(thread.join("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-    Ok(u64::from_str_radix(line.context("a mask")?.trim(), 16)?)
+    Ok(u64::from_str_radix(&status(thread, "SigBlk")?, 16)?)
 }
